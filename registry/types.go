@@ -1,0 +1,230 @@
+package registry
+
+import (
+	"strings"
+	"time"
+
+	"github.com/specql/specql-ops/jobs"
+)
+
+// Config is one environment's registry, resolved and validated. It is never
+// changed after Load returned it, so it may be shared by any number of jobs.
+type Config struct {
+	File     string     // the path that was read
+	Env      string     // the overlay that was merged; empty for the base
+	Hash     string     // SHA-256 of the file's bytes and Env, hexadecimal
+	Services []*Service // in the order of the file
+
+	byName map[string]*Service // lower-case name
+}
+
+// Service finds a service by name, regardless of case.
+func (c *Config) Service(name string) (*Service, bool) {
+	s, ok := c.byName[strings.ToLower(name)]
+	return s, ok
+}
+
+// Service is one entry of the services list.
+type Service struct {
+	Name           string             `yaml:"name"`
+	Type           string             `yaml:"type"`
+	Category       string             `yaml:"category"`
+	ExecutionType  jobs.ExecutionType `yaml:"execution_type"` // http when the file gives none
+	RunnerConfig   RunnerConfig       `yaml:"runner_config"`
+	SecurityPolicy SecurityPolicy     `yaml:"security_policy"`
+	Operations     []Operation        `yaml:"operations"`
+
+	// Concurrency bounds the service's running jobs on one agent; 0 means
+	// that only the agent's slots bound it.
+	Concurrency int  `yaml:"concurrency"`
+	LoadTest    bool `yaml:"load_test"` // load-test may run against it
+
+	// ExplicitType tells whether the file gave execution_type.
+	ExplicitType bool `yaml:"-"`
+}
+
+// Operation finds an operation by its exact name.
+func (s *Service) Operation(name string) (*Operation, bool) {
+	for i := range s.Operations {
+		if s.Operations[i].Name == name {
+			return &s.Operations[i], true
+		}
+	}
+	return nil, false
+}
+
+// Operation is one thing that a service does.
+type Operation struct {
+	Name         string         `yaml:"name"`
+	InputSchema  map[string]any `yaml:"input_schema"`
+	OutputSchema map[string]any `yaml:"output_schema"`
+	Timeout      int            `yaml:"timeout"`     // seconds, 0: not given
+	MaxRetries   *int           `yaml:"max_retries"` // attempts after the first; nil: the row's max_attempts alone decides
+
+	Method  string   `yaml:"method"`  // http; POST when empty
+	Path    string   `yaml:"path"`    // http; may hold {field}; "/" + Name when empty
+	Command []string `yaml:"command"` // shell, docker; "$input.field" is replaced whole
+
+	Qualifier string `yaml:"qualifier"` // serverless
+}
+
+// RunnerConfig is runner_config. Which fields have a meaning depends on the
+// service's type; the http fields are also accepted on other types, where
+// base_url makes the service's HTTP fallback.
+type RunnerConfig struct {
+	Timeout int `yaml:"timeout"` // seconds, 0: not given
+
+	// http
+	BaseURL     string            `yaml:"base_url"`
+	Headers     map[string]string `yaml:"headers"`
+	AuthType    string            `yaml:"auth_type"` // bearer, basic, api_key, none or empty
+	AuthConfig  AuthConfig        `yaml:"auth_config"`
+	RetryConfig RetryConfig       `yaml:"retry_config"`
+
+	// shell
+	WorkingDirectory string            `yaml:"working_directory"`
+	Environment      map[string]string `yaml:"environment"` // shell, docker
+	Shell            string            `yaml:"shell"`
+	User             string            `yaml:"user"`               // shell, docker
+	CommandFromInput string            `yaml:"command_from_input"` // "", script or command
+
+	// docker
+	Image        string            `yaml:"image"`
+	Command      []string          `yaml:"command"`
+	WorkingDir   string            `yaml:"working_dir"`
+	Volumes      []Volume          `yaml:"volumes"`
+	NetworkMode  string            `yaml:"network_mode"`
+	ReadOnly     bool              `yaml:"read_only"`
+	Tmpfs        map[string]string `yaml:"tmpfs"`
+	RegistryAuth RegistryAuth      `yaml:"registry_auth"`
+
+	// serverless
+	Provider     string `yaml:"provider"`
+	FunctionName string `yaml:"function_name"`
+	Region       string `yaml:"region"`
+	MemoryMB     int    `yaml:"memory_mb"`
+	Qualifier    string `yaml:"qualifier"`
+	EndpointURL  string `yaml:"endpoint_url"`
+}
+
+// AuthConfig names the environment variables that hold an HTTP service's
+// secrets; it never holds a secret.
+type AuthConfig struct {
+	TokenEnvVar    string `yaml:"token_env_var"`    // bearer
+	UsernameEnvVar string `yaml:"username_env_var"` // basic
+	PasswordEnvVar string `yaml:"password_env_var"` // basic
+	APIKeyEnvVar   string `yaml:"api_key_env_var"`  // api_key
+	HeaderName     string `yaml:"header_name"`      // api_key; X-API-Key when empty
+}
+
+// RetryConfig bounds the retries inside one attempt of an HTTP call.
+type RetryConfig struct {
+	MaxRetries       int     `yaml:"max_retries"`        // 0: none
+	BackoffFactor    float64 `yaml:"backoff_factor"`     // each wait is the last times this; 2 when 0
+	RetryStatusCodes []int   `yaml:"retry_status_codes"` // 429, 500, 502, 503, 504 when empty
+}
+
+// Volume is one bind mount of a container.
+type Volume struct {
+	HostPath      string `yaml:"host_path"`
+	ContainerPath string `yaml:"container_path"`
+	Mode          string `yaml:"mode"` // ro (also when empty) or rw
+}
+
+// RegistryAuth names the environment variables that hold an image registry's
+// credentials.
+type RegistryAuth struct {
+	ServerAddress  string `yaml:"server_address"`
+	UsernameEnvVar string `yaml:"username_env_var"`
+	PasswordEnvVar string `yaml:"password_env_var"`
+}
+
+// SecurityPolicy is security_policy: what a service's jobs may do at most.
+type SecurityPolicy struct {
+	ResourceLimits ResourceLimits  `yaml:"resource_limits"`
+	CircuitBreaker *CircuitBreaker `yaml:"circuit_breaker"`
+
+	// http
+	AllowedDomains     []string `yaml:"allowed_domains"`       // base_url's host when empty
+	AllowedNetworks    []string `yaml:"allowed_networks"`      // CIDR prefixes that names may resolve to
+	MaxRequestSize     int64    `yaml:"max_request_size"`      // bytes, 0: 10 MiB
+	MaxResponseSize    int64    `yaml:"max_response_size"`     // bytes, 0: 10 MiB
+	RateLimitPerMinute int      `yaml:"rate_limit_per_minute"` // 0: none
+
+	// shell
+	AllowedCommands              []string `yaml:"allowed_commands"` // absolute paths
+	WorkingDirectoryRestrictions []string `yaml:"working_directory_restrictions"`
+	NetworkAccess                string   `yaml:"network_access"` // none, localhost, all; none when empty
+	FileAccess                   string   `yaml:"file_access"`    // none, read, read_write; read_write when empty
+	Isolation                    string   `yaml:"isolation"`      // full, process, none; the host's best when empty
+
+	// docker
+	AllowedImages      []string           `yaml:"allowed_images"`
+	VolumeRestrictions VolumeRestrictions `yaml:"volume_restrictions"`
+	NetworkIsolation   *bool              `yaml:"network_isolation"` // true when nil
+
+	// serverless
+	AllowedProviders []string   `yaml:"allowed_providers"`
+	AllowedRegions   []string   `yaml:"allowed_regions"`
+	CostLimits       CostLimits `yaml:"cost_limits"`
+}
+
+// ResourceLimits bounds one attempt. Zero means that the file gives none.
+type ResourceLimits struct {
+	CPUCores       float64 `yaml:"cpu_cores"`
+	CPUSeconds     float64 `yaml:"cpu_seconds"`
+	MemoryMB       int     `yaml:"memory_mb"` // MiB
+	DiskMB         int     `yaml:"disk_mb"`   // MiB
+	TimeoutSeconds int     `yaml:"timeout_seconds"`
+}
+
+// CircuitBreaker closes a service's lane after failures in a row.
+type CircuitBreaker struct {
+	FailureThreshold int `yaml:"failure_threshold"` // 5 when the file gives none
+	RecoveryTimeout  int `yaml:"recovery_timeout"`  // seconds; 300 when the file gives none
+}
+
+// VolumeRestrictions bounds a container's volumes.
+type VolumeRestrictions struct {
+	AllowedHostPaths []string `yaml:"allowed_host_paths"`
+	MaxVolumes       int      `yaml:"max_volumes"` // 0: no bound
+}
+
+// CostLimits bounds a function's use over a sliding hour, for all agents
+// together. Zero means that the file gives none.
+type CostLimits struct {
+	MaxInvocationsPerHour int     `yaml:"max_invocations_per_hour"`
+	MaxCostPerHour        float64 `yaml:"max_cost_per_hour"` // USD
+}
+
+// DefaultTimeout is how long an attempt of a type may take when neither row
+// nor registry says.
+func DefaultTimeout(t jobs.ExecutionType) time.Duration {
+	switch t {
+	case jobs.Shell:
+		return 600 * time.Second
+	case jobs.Docker:
+		return 1800 * time.Second
+	case jobs.Serverless:
+		return 900 * time.Second
+	default:
+		return 300 * time.Second
+	}
+}
+
+// TimeoutFor is the time that one attempt gets: the first given of the row's
+// timeout_seconds, the operation's, runner_config's and the type's default,
+// never above resource_limits.timeout_seconds.
+func (s *Service) TimeoutFor(op *Operation, rowSeconds int) time.Duration {
+	d := DefaultTimeout(s.ExecutionType)
+	for _, seconds := range []int{rowSeconds, op.Timeout, s.RunnerConfig.Timeout} {
+		if seconds > 0 {
+			d = time.Duration(seconds) * time.Second
+			break
+		}
+	}
+	if limit := s.SecurityPolicy.ResourceLimits.TimeoutSeconds; limit > 0 {
+		d = min(d, time.Duration(limit)*time.Second)
+	}
+	return d
+}

@@ -1,0 +1,52 @@
+// Package runners says what every runner is: it gets one attempt of a job, the
+// service's configuration and a context, and returns a result. What runners
+// share stands here: input and output forms, usage and errors.
+//
+// A runner knows neither the queue nor the console. It enforces the
+// registry's policy before it starts anything, and it leaves nothing behind
+// when its context ends.
+package runners
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/specql/specql-ops/jobs"
+	"github.com/specql/specql-ops/registry"
+)
+
+// Runner runs jobs of one execution type. Run may be called by any number of
+// goroutines at once. It returns when the attempt is over or, soon after ctx
+// ended, when everything that the attempt started is gone.
+//
+// A Result is meaningful beside an error too: usage and what security was
+// applied are recorded for failed attempts as well.
+type Runner interface {
+	Type() jobs.ExecutionType
+	Run(ctx context.Context, call Call) (Result, error)
+}
+
+// Call is one attempt. Nothing in it may be changed by a runner.
+type Call struct {
+	Job       *jobs.Job
+	Service   *registry.Service
+	Operation *registry.Operation
+	Timeout   time.Duration // the attempt's; ctx carries it as its deadline
+}
+
+// Result is what an attempt gave.
+type Result struct {
+	Output   json.RawMessage // a JSON object for output_data; nil: none
+	Usage    Usage
+	Security map[string]any // what held for the attempt, for security_context; no secrets
+}
+
+// Usage is the column resource_usage. A field that means nothing for a type
+// is nil and left out.
+type Usage struct {
+	CPUUsagePercent *float64 `json:"cpu_usage_percent,omitempty"` // CPU time / wall × 100
+	MemoryMB        *float64 `json:"memory_mb,omitempty"`         // MiB, at the end or on average
+	PeakMemoryMB    *float64 `json:"peak_memory_mb,omitempty"`    // MiB
+	DurationSeconds float64  `json:"duration_seconds"`            // wall time; the agent fills it
+}
