@@ -1,0 +1,389 @@
+-- Multi-execution for jobs.tb_job_run: execution types, runner configuration,
+-- resource usage and security context beside every job.
+--
+-- Run it with `specql-tui migrate-schema`, or with psql:
+--     psql -d your_database -f migrations/001_multi_execution.sql
+-- Both give the same result, either may follow the other, and both may be run
+-- again at any time: every step looks first and changes only what is missing.
+-- Accepted: a database without a jobs schema, and both variants that an
+-- HTTP-only application has. Existing functions and views of an application
+-- are left as they are.
+--
+-- Every step is a statement of its own, outside a transaction (psql's default;
+-- not under psql -1), because indexes are built CONCURRENTLY. No step rewrites
+-- the table; those that need an exclusive lock hold it for a catalog change
+-- only and give up after lock_timeout rather than queue up the application
+-- behind them. "-- step:" lines name the steps for the progress display.
+
+-- step: bound the wait for locks
+SET lock_timeout = '2s';
+
+-- step: create schema jobs
+CREATE SCHEMA IF NOT EXISTS jobs;
+
+-- step: create table jobs.tb_job_run where there is none
+CREATE TABLE IF NOT EXISTS jobs.tb_job_run (
+    id              uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    identifier      text NOT NULL UNIQUE,
+    idempotency_key text,
+    service_name    text NOT NULL,
+    operation       text NOT NULL,
+    input_data      jsonb,
+    output_data     jsonb,
+    error_message   text,
+    status          text NOT NULL DEFAULT 'pending'
+                    CHECK (status IN ('pending', 'running', 'completed', 'failed', 'cancelled')),
+    attempts        integer DEFAULT 0,
+    max_attempts    integer DEFAULT 3,
+    timeout_seconds integer,
+    tenant_id       uuid,
+    triggered_by    uuid,
+    correlation_id  text,
+    entity_type     text,
+    entity_pk       text,
+    created_at      timestamptz DEFAULT now(),
+    started_at      timestamptz,
+    completed_at    timestamptz,
+    updated_at      timestamptz DEFAULT now()
+);
+
+-- step: add columns (constant defaults: no rewrite)
+DO $$
+BEGIN
+    -- Looks first, so that running again takes no lock on the table.
+    IF (SELECT count(*) FROM pg_attribute
+         WHERE attrelid = 'jobs.tb_job_run'::regclass AND NOT attisdropped
+           AND attname IN ('idempotency_key', 'timeout_seconds', 'execution_type', 'runner_config',
+                           'resource_usage', 'security_context', 'duration_seconds')) < 7 THEN
+        ALTER TABLE jobs.tb_job_run
+            ADD COLUMN IF NOT EXISTS idempotency_key  text,
+            ADD COLUMN IF NOT EXISTS timeout_seconds  integer,
+            ADD COLUMN IF NOT EXISTS execution_type   text NOT NULL DEFAULT 'http',
+            ADD COLUMN IF NOT EXISTS runner_config    jsonb,
+            ADD COLUMN IF NOT EXISTS resource_usage   jsonb,
+            ADD COLUMN IF NOT EXISTS security_context jsonb,
+            ADD COLUMN IF NOT EXISTS duration_seconds double precision;
+    END IF;
+END $$;
+
+-- step: constrain execution_type (not yet validated)
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_constraint
+                    WHERE conrelid = 'jobs.tb_job_run'::regclass
+                      AND conname = 'tb_job_run_execution_type_check') THEN
+        ALTER TABLE jobs.tb_job_run ADD CONSTRAINT tb_job_run_execution_type_check
+            CHECK (execution_type IN ('http', 'shell', 'docker', 'serverless')) NOT VALID;
+    END IF;
+END $$;
+
+-- step: validate the constraint (readers and writers go on)
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_constraint
+                WHERE conrelid = 'jobs.tb_job_run'::regclass
+                  AND conname = 'tb_job_run_execution_type_check' AND NOT convalidated) THEN
+        ALTER TABLE jobs.tb_job_run VALIDATE CONSTRAINT tb_job_run_execution_type_check;
+    END IF;
+END $$;
+
+-- step: fold execution_type to lower case on insert
+CREATE OR REPLACE FUNCTION jobs.fold_execution_type() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.execution_type := lower(NEW.execution_type);
+    RETURN NEW;
+END $$;
+
+-- step: fill duration_seconds whoever finishes a job
+CREATE OR REPLACE FUNCTION jobs.set_job_duration() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    -- completed_at may be missing (fail_job never set it) or older than the
+    -- attempt that now ends.
+    NEW.duration_seconds := greatest(0, extract(epoch FROM
+        CASE WHEN NEW.completed_at >= NEW.started_at THEN NEW.completed_at ELSE clock_timestamp() END
+        - NEW.started_at));
+    RETURN NEW;
+END $$;
+
+-- step: create triggers
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = 'jobs.tb_job_run'::regclass
+                      AND tgname = 'tr_tb_job_run_fold_execution_type') THEN
+        CREATE TRIGGER tr_tb_job_run_fold_execution_type
+            BEFORE INSERT OR UPDATE OF execution_type ON jobs.tb_job_run FOR EACH ROW
+            WHEN (NEW.execution_type IS DISTINCT FROM lower(NEW.execution_type))
+            EXECUTE FUNCTION jobs.fold_execution_type();
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = 'jobs.tb_job_run'::regclass
+                      AND tgname = 'tr_tb_job_run_duration_insert') THEN
+        CREATE TRIGGER tr_tb_job_run_duration_insert
+            BEFORE INSERT ON jobs.tb_job_run FOR EACH ROW
+            WHEN (NEW.status IN ('completed', 'failed', 'cancelled')
+                  AND NEW.started_at IS NOT NULL AND NEW.duration_seconds IS NULL)
+            EXECUTE FUNCTION jobs.set_job_duration();
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = 'jobs.tb_job_run'::regclass
+                      AND tgname = 'tr_tb_job_run_duration_update') THEN
+        -- A writer that gives duration_seconds itself pays nothing for this.
+        CREATE TRIGGER tr_tb_job_run_duration_update
+            BEFORE UPDATE OF status ON jobs.tb_job_run FOR EACH ROW
+            WHEN (NEW.status IN ('completed', 'failed', 'cancelled') AND OLD.status <> NEW.status
+                  AND NEW.started_at IS NOT NULL
+                  AND NEW.duration_seconds IS NOT DISTINCT FROM OLD.duration_seconds)
+            EXECUTE FUNCTION jobs.set_job_duration();
+    END IF;
+END $$;
+
+-- step: drop indexes that an interrupted build left invalid
+DO $$
+DECLARE
+    leftover regclass;
+BEGIN
+    FOR leftover IN
+        SELECT i.indexrelid::regclass FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+         WHERE i.indrelid = 'jobs.tb_job_run'::regclass AND NOT i.indisvalid
+           AND c.relname IN ('idx_tb_job_run_pending', 'idx_tb_job_run_retry', 'idx_tb_job_run_correlation',
+                             'idx_tb_job_run_idempotency', 'idx_tb_job_run_created', 'idx_tb_job_run_type_failed')
+    LOOP
+        EXECUTE format('DROP INDEX %s', leftover);
+    END LOOP;
+END $$;
+
+-- step: build index idx_tb_job_run_pending
+CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_tb_job_run_pending
+    ON jobs.tb_job_run (status, created_at) WHERE status = 'pending';
+
+-- step: build index idx_tb_job_run_retry
+CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_tb_job_run_retry
+    ON jobs.tb_job_run (status, attempts, max_attempts, updated_at) WHERE status IN ('failed', 'running');
+
+-- step: build index idx_tb_job_run_correlation
+CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_tb_job_run_correlation
+    ON jobs.tb_job_run (correlation_id) WHERE correlation_id IS NOT NULL;
+
+-- step: build index idx_tb_job_run_idempotency
+CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_tb_job_run_idempotency
+    ON jobs.tb_job_run (idempotency_key) WHERE idempotency_key IS NOT NULL;
+
+-- step: build index idx_tb_job_run_created (block range: serves the time windows of monitoring at next to no cost for writers)
+CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_tb_job_run_created
+    ON jobs.tb_job_run USING brin (created_at);
+
+-- step: build index idx_tb_job_run_type_failed (failures by type; only a failing job pays for it)
+CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_tb_job_run_type_failed
+    ON jobs.tb_job_run (execution_type, updated_at) WHERE status = 'failed';
+
+-- step: fill duration_seconds of finished jobs, in batches
+DO $$
+DECLARE
+    batch  constant integer := 5000;
+    after_id uuid := '00000000-0000-0000-0000-000000000000';
+    last_id  uuid;
+BEGIN
+    LOOP
+        SELECT id INTO last_id
+          FROM (SELECT id FROM jobs.tb_job_run WHERE id > after_id ORDER BY id LIMIT batch) page
+         ORDER BY id DESC LIMIT 1;
+        EXIT WHEN last_id IS NULL;
+        UPDATE jobs.tb_job_run
+           SET duration_seconds = greatest(0, extract(epoch FROM
+                   CASE WHEN completed_at >= started_at THEN completed_at ELSE updated_at END - started_at))
+         WHERE id > after_id AND id <= last_id
+           AND duration_seconds IS NULL AND started_at IS NOT NULL
+           AND status IN ('completed', 'failed', 'cancelled')
+           AND coalesce(completed_at, updated_at) IS NOT NULL;
+        COMMIT;
+        after_id := last_id;
+    END LOOP;
+END $$;
+
+-- step: create function mark_job_started where there is none
+DO $$
+BEGIN
+    IF to_regprocedure('jobs.mark_job_started(uuid)') IS NULL THEN
+        CREATE FUNCTION jobs.mark_job_started(job_id uuid) RETURNS void LANGUAGE plpgsql AS $body$
+        BEGIN
+            UPDATE jobs.tb_job_run
+               SET status = 'running', attempts = attempts + 1, started_at = now(), updated_at = now()
+             WHERE id = job_id AND status = 'pending';
+        END $body$;
+    END IF;
+END $$;
+
+-- step: create function complete_job_successfully where there is none
+DO $$
+BEGIN
+    IF to_regprocedure('jobs.complete_job_successfully(uuid, jsonb)') IS NULL THEN
+        CREATE FUNCTION jobs.complete_job_successfully(job_id uuid, output jsonb) RETURNS void LANGUAGE plpgsql AS $body$
+        BEGIN
+            UPDATE jobs.tb_job_run
+               SET status = 'completed', output_data = output, completed_at = now(), updated_at = now()
+             WHERE id = job_id AND status = 'running';
+        END $body$;
+    END IF;
+END $$;
+
+-- step: create function fail_job where there is none
+DO $$
+BEGIN
+    IF to_regprocedure('jobs.fail_job(uuid, text)') IS NULL THEN
+        CREATE FUNCTION jobs.fail_job(job_id uuid, error_text text) RETURNS void LANGUAGE plpgsql AS $body$
+        BEGIN
+            UPDATE jobs.tb_job_run
+               SET status = 'failed', error_message = error_text, updated_at = now()
+             WHERE id = job_id AND status = 'running';
+        END $body$;
+    END IF;
+END $$;
+
+-- step: create view v_job_stats where there is none
+DO $$
+BEGIN
+    IF to_regclass('jobs.v_job_stats') IS NULL THEN
+        CREATE VIEW jobs.v_job_stats AS
+        SELECT service_name, operation, status,
+               count(*) AS total_jobs,
+               avg(extract(epoch FROM completed_at - started_at))::numeric(10,2) AS avg_duration_sec,
+               percentile_cont(0.95) WITHIN GROUP (ORDER BY extract(epoch FROM completed_at - started_at))::numeric(10,2)
+                   AS p95_duration_sec
+          FROM jobs.tb_job_run
+         WHERE started_at IS NOT NULL
+         GROUP BY service_name, operation, status;
+    END IF;
+END $$;
+
+-- step: create view v_failing_services where there is none
+DO $$
+BEGIN
+    IF to_regclass('jobs.v_failing_services') IS NULL THEN
+        CREATE VIEW jobs.v_failing_services AS
+        SELECT service_name, operation,
+               count(*) AS failure_count,
+               max(updated_at) AS last_failure,
+               array_agg(error_message) FILTER (WHERE error_message IS NOT NULL) AS recent_errors
+          FROM jobs.tb_job_run
+         WHERE status = 'failed' AND attempts >= max_attempts AND updated_at > now() - interval '1 hour'
+         GROUP BY service_name, operation
+        HAVING count(*) > 10;
+    END IF;
+END $$;
+
+-- step: create view v_job_queue_health where there is none
+DO $$
+BEGIN
+    IF to_regclass('jobs.v_job_queue_health') IS NULL THEN
+        CREATE VIEW jobs.v_job_queue_health AS
+        SELECT service_name, operation,
+               count(*) FILTER (WHERE status = 'pending') AS pending_jobs,
+               count(*) FILTER (WHERE status = 'running') AS running_jobs,
+               count(*) FILTER (WHERE status = 'failed' AND attempts < max_attempts) AS retryable_failures,
+               count(*) FILTER (WHERE status = 'failed' AND attempts >= max_attempts) AS permanent_failures,
+               (avg(extract(epoch FROM now() - created_at)) FILTER (WHERE status = 'pending'))::numeric(10,2) AS avg_queue_age_sec,
+               (max(extract(epoch FROM now() - created_at)) FILTER (WHERE status = 'pending'))::numeric(10,2) AS max_queue_age_sec
+          FROM jobs.tb_job_run
+         WHERE created_at > now() - interval '1 hour'
+         GROUP BY service_name, operation;
+    END IF;
+END $$;
+
+-- step: create view v_job_retry_patterns where there is none
+DO $$
+BEGIN
+    IF to_regclass('jobs.v_job_retry_patterns') IS NULL THEN
+        CREATE VIEW jobs.v_job_retry_patterns AS
+        SELECT service_name, operation, attempts,
+               count(*) AS jobs_at_attempt,
+               avg(extract(epoch FROM completed_at - started_at))::numeric(10,2) AS avg_duration_at_attempt,
+               count(*) FILTER (WHERE status = 'completed') AS successes_at_attempt,
+               count(*) FILTER (WHERE status = 'failed') AS failures_at_attempt
+          FROM jobs.tb_job_run
+         WHERE attempts > 0 AND started_at IS NOT NULL AND updated_at > now() - interval '24 hours'
+         GROUP BY service_name, operation, attempts;
+    END IF;
+END $$;
+
+-- step: create view v_service_reliability where there is none
+DO $$
+BEGIN
+    IF to_regclass('jobs.v_service_reliability') IS NULL THEN
+        CREATE VIEW jobs.v_service_reliability AS
+        SELECT service_name, operation,
+               count(*) AS total_jobs,
+               count(*) FILTER (WHERE status = 'completed') AS successful_jobs,
+               count(*) FILTER (WHERE status = 'failed' AND attempts >= max_attempts) AS failed_jobs,
+               round(count(*) FILTER (WHERE status = 'completed')::numeric / nullif(count(*), 0) * 100, 2) AS success_rate_percent,
+               (avg(attempts) FILTER (WHERE status = 'completed'))::numeric(10,2) AS avg_attempts_for_success,
+               max(updated_at) AS last_job_at
+          FROM jobs.tb_job_run
+         WHERE created_at > now() - interval '7 days'
+         GROUP BY service_name, operation
+        HAVING count(*) > 100;
+    END IF;
+END $$;
+
+-- step: create view v_execution_performance_by_type where there is none
+DO $$
+BEGIN
+    IF to_regclass('jobs.v_execution_performance_by_type') IS NULL THEN
+        CREATE VIEW jobs.v_execution_performance_by_type AS
+        SELECT execution_type, service_name, operation,
+               count(*) AS total_jobs,
+               count(*) FILTER (WHERE status = 'completed') AS successful_jobs,
+               count(*) FILTER (WHERE status = 'failed') AS failed_jobs,
+               (count(*) FILTER (WHERE status = 'completed'))::float / nullif(count(*), 0) AS success_rate,
+               avg(duration_seconds)::numeric(12,4) AS avg_duration_sec,
+               percentile_cont(0.95) WITHIN GROUP (ORDER BY duration_seconds)::numeric(12,4) AS p95_duration_sec,
+               percentile_cont(0.99) WITHIN GROUP (ORDER BY duration_seconds)::numeric(12,4) AS p99_duration_sec
+          FROM jobs.tb_job_run
+         WHERE started_at IS NOT NULL AND created_at > now() - interval '7 days'
+         GROUP BY execution_type, service_name, operation;
+    END IF;
+END $$;
+
+-- step: create view v_resource_usage_by_runner where there is none
+DO $$
+BEGIN
+    IF to_regclass('jobs.v_resource_usage_by_runner') IS NULL THEN
+        CREATE VIEW jobs.v_resource_usage_by_runner AS
+        SELECT execution_type, service_name, operation,
+               count(*) AS total_jobs,
+               avg((resource_usage->>'cpu_usage_percent')::numeric)::numeric(12,2) AS avg_cpu_percent,
+               avg((resource_usage->>'memory_mb')::numeric)::numeric(12,2) AS avg_memory_mb,
+               max((resource_usage->>'peak_memory_mb')::numeric)::numeric(12,2) AS max_memory_mb,
+               avg((resource_usage->>'duration_seconds')::numeric)::numeric(12,4) AS avg_duration_sec
+          FROM jobs.tb_job_run
+         WHERE resource_usage IS NOT NULL AND created_at > now() - interval '24 hours'
+         GROUP BY execution_type, service_name, operation;
+    END IF;
+END $$;
+
+-- step: create view v_runner_failure_patterns where there is none
+DO $$
+BEGIN
+    IF to_regclass('jobs.v_runner_failure_patterns') IS NULL THEN
+        CREATE VIEW jobs.v_runner_failure_patterns AS
+        SELECT execution_type, service_name, operation,
+               count(*) AS failure_count,
+               array_agg(DISTINCT error_message) AS error_types,
+               avg(attempts)::numeric(10,2) AS avg_attempts_before_failure,
+               max(updated_at) AS last_failure
+          FROM jobs.tb_job_run
+         WHERE status = 'failed' AND attempts >= max_attempts AND created_at > now() - interval '24 hours'
+         GROUP BY execution_type, service_name, operation;
+    END IF;
+END $$;
+
+-- step: create the record of applied migrations
+CREATE TABLE IF NOT EXISTS jobs.tb_schema_version (
+    version    integer PRIMARY KEY,
+    name       text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now(),
+    applied_by text NOT NULL DEFAULT current_user
+);
+
+-- step: record migration 001
+INSERT INTO jobs.tb_schema_version (version, name) VALUES (1, 'multi_execution') ON CONFLICT DO NOTHING;
+
+-- step: end the bound on the wait for locks
+RESET lock_timeout;

@@ -1,0 +1,181 @@
+-- What an agent needs of the database beyond the guide's columns: leases,
+-- lanes, switches, wake-ups, live figures, the attempts' history and the audit
+-- log. Additive only; an application notices none of it. May be run again.
+
+-- step: bound the wait for locks
+SET lock_timeout = '2s';
+
+-- step: add the columns of leases and retries
+DO $$
+BEGIN
+    IF (SELECT count(*) FROM pg_attribute
+         WHERE attrelid = 'jobs.tb_job_run'::regclass AND NOT attisdropped
+           AND attname IN ('agent_id', 'retry_at', 'requeued_at')) < 3 THEN
+        ALTER TABLE jobs.tb_job_run
+            ADD COLUMN IF NOT EXISTS agent_id    uuid,
+            ADD COLUMN IF NOT EXISTS retry_at    timestamptz,
+            ADD COLUMN IF NOT EXISTS requeued_at timestamptz;
+    END IF;
+END $$;
+
+-- step: drop indexes that an interrupted build left invalid
+DO $$
+DECLARE
+    leftover regclass;
+BEGIN
+    FOR leftover IN
+        SELECT i.indexrelid::regclass FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+         WHERE i.indrelid = 'jobs.tb_job_run'::regclass AND NOT i.indisvalid
+           AND c.relname IN ('idx_tb_job_run_lane', 'idx_tb_job_run_retry_due')
+    LOOP
+        EXECUTE format('DROP INDEX %s', leftover);
+    END LOOP;
+END $$;
+
+-- step: build index idx_tb_job_run_lane (a claim reads one service's waiting jobs and no others)
+CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_tb_job_run_lane
+    ON jobs.tb_job_run (service_name, (coalesce(requeued_at, created_at))) WHERE status = 'pending';
+
+-- step: build index idx_tb_job_run_retry_due
+CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_tb_job_run_retry_due
+    ON jobs.tb_job_run (retry_at) WHERE status = 'failed' AND retry_at IS NOT NULL;
+
+-- step: create table jobs.tb_agent
+CREATE TABLE IF NOT EXISTS jobs.tb_agent (
+    id               uuid PRIMARY KEY,
+    name             text NOT NULL,
+    host             text NOT NULL,
+    pid              integer NOT NULL,
+    version          text NOT NULL,
+    environment      text NOT NULL DEFAULT '',
+    execution_types  text[] NOT NULL,
+    slots            integer NOT NULL,
+    running          integer NOT NULL DEFAULT 0,
+    isolation        text NOT NULL DEFAULT '',
+    registry_hash    text NOT NULL DEFAULT '',
+    registry_error   text NOT NULL DEFAULT '',
+    state            text NOT NULL DEFAULT 'running' CHECK (state IN ('running', 'draining', 'stopped')),
+    started_at       timestamptz NOT NULL DEFAULT now(),
+    heartbeat_at     timestamptz NOT NULL DEFAULT now(),
+    lease_expires_at timestamptz NOT NULL
+);
+
+-- step: create table jobs.tb_execution_type
+CREATE TABLE IF NOT EXISTS jobs.tb_execution_type (
+    execution_type text PRIMARY KEY CHECK (execution_type IN ('http', 'shell', 'docker', 'serverless')),
+    enabled        boolean NOT NULL DEFAULT true,
+    reason         text NOT NULL DEFAULT '',
+    changed_by     text NOT NULL DEFAULT '',
+    changed_at     timestamptz NOT NULL DEFAULT now()
+);
+
+-- step: fill jobs.tb_execution_type
+INSERT INTO jobs.tb_execution_type (execution_type)
+VALUES ('http'), ('shell'), ('docker'), ('serverless') ON CONFLICT DO NOTHING;
+
+-- step: create table jobs.tb_job_attempt
+CREATE TABLE IF NOT EXISTS jobs.tb_job_attempt (
+    job_id           uuid NOT NULL REFERENCES jobs.tb_job_run (id) ON DELETE CASCADE,
+    attempt          integer NOT NULL,
+    agent_id         uuid,
+    started_at       timestamptz,
+    finished_at      timestamptz NOT NULL DEFAULT now(),
+    duration_seconds double precision,
+    error_message    text NOT NULL,
+    violation        text,
+    resource_usage   jsonb,
+    PRIMARY KEY (job_id, attempt, finished_at)
+);
+
+-- step: create table jobs.tb_job_metric
+CREATE TABLE IF NOT EXISTS jobs.tb_job_metric (
+    minute         timestamptz NOT NULL,
+    execution_type text NOT NULL,
+    service_name   text NOT NULL,
+    operation      text NOT NULL,
+    completed      bigint NOT NULL DEFAULT 0,
+    failed         bigint NOT NULL DEFAULT 0,
+    violations     bigint NOT NULL DEFAULT 0,
+    busy_seconds   double precision NOT NULL DEFAULT 0,
+    cpu_percent_sum double precision NOT NULL DEFAULT 0,
+    cpu_samples    bigint NOT NULL DEFAULT 0,
+    memory_mb_sum  double precision NOT NULL DEFAULT 0,
+    memory_samples bigint NOT NULL DEFAULT 0,
+    memory_mb_peak double precision NOT NULL DEFAULT 0,
+    duration_hist  bigint[] NOT NULL,
+    wait_hist      bigint[] NOT NULL,
+    PRIMARY KEY (minute, execution_type, service_name, operation)
+);
+
+-- step: create table jobs.tb_audit
+CREATE TABLE IF NOT EXISTS jobs.tb_audit (
+    id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at           timestamptz NOT NULL DEFAULT now(),
+    actor        text NOT NULL,
+    origin       text NOT NULL,
+    action       text NOT NULL,
+    target       text NOT NULL,
+    reason       text NOT NULL DEFAULT '',
+    before_value jsonb,
+    after_value  jsonb
+);
+
+-- step: create function jobs.add_histogram
+CREATE OR REPLACE FUNCTION jobs.add_histogram(a bigint[], b bigint[]) RETURNS bigint[]
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT array_agg(coalesce(x, 0) + coalesce(y, 0) ORDER BY n)
+      FROM unnest(a, b) WITH ORDINALITY AS u(x, y, n)
+$$;
+
+-- step: create function jobs.wake_agents
+CREATE OR REPLACE FUNCTION jobs.wake_agents() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_notify('specql_jobs', '');
+    RETURN NULL;
+END $$;
+
+-- step: create function jobs.tell_agents
+CREATE OR REPLACE FUNCTION jobs.tell_agents() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_TABLE_NAME = 'tb_execution_type' THEN
+        PERFORM pg_notify('specql_control', 'switch ' || NEW.execution_type);
+    ELSE
+        PERFORM pg_notify('specql_control', 'cancel ' || OLD.id);
+    END IF;
+    RETURN NULL;
+END $$;
+
+-- step: create triggers
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = 'jobs.tb_job_run'::regclass
+                      AND tgname = 'tr_tb_job_run_wake_insert') THEN
+        CREATE TRIGGER tr_tb_job_run_wake_insert
+            AFTER INSERT ON jobs.tb_job_run FOR EACH STATEMENT EXECUTE FUNCTION jobs.wake_agents();
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = 'jobs.tb_job_run'::regclass
+                      AND tgname = 'tr_tb_job_run_wake_update') THEN
+        CREATE TRIGGER tr_tb_job_run_wake_update
+            AFTER UPDATE OF status ON jobs.tb_job_run FOR EACH ROW
+            WHEN (NEW.status = 'pending' AND OLD.status <> 'pending')
+            EXECUTE FUNCTION jobs.wake_agents();
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = 'jobs.tb_job_run'::regclass
+                      AND tgname = 'tr_tb_job_run_cancel') THEN
+        CREATE TRIGGER tr_tb_job_run_cancel
+            AFTER UPDATE OF status ON jobs.tb_job_run FOR EACH ROW
+            WHEN (NEW.status = 'cancelled' AND OLD.status = 'running')
+            EXECUTE FUNCTION jobs.tell_agents();
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = 'jobs.tb_execution_type'::regclass
+                      AND tgname = 'tr_tb_execution_type_switch') THEN
+        CREATE TRIGGER tr_tb_execution_type_switch
+            AFTER UPDATE ON jobs.tb_execution_type FOR EACH ROW EXECUTE FUNCTION jobs.tell_agents();
+    END IF;
+END $$;
+
+-- step: record migration 002
+INSERT INTO jobs.tb_schema_version (version, name) VALUES (2, 'agent') ON CONFLICT DO NOTHING;
+
+-- step: end the bound on the wait for locks
+RESET lock_timeout;

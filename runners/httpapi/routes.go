@@ -1,0 +1,163 @@
+package httpapi
+
+import (
+	"container/list"
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/specql/specql-ops/registry"
+	"github.com/specql/specql-ops/runners"
+)
+
+const (
+	// idlePerHost keeps a connection for each of as many concurrent jobs as
+	// one agent is made for, so that a burst is not a storm of handshakes.
+	idlePerHost = 2048
+	idleTimeout = 90 * time.Second
+	dialTimeout = 10 * time.Second // of one connection, handshake not counted
+	tlsTimeout  = 10 * time.Second
+	// maxHeaderBytes bounds an answer's headers; its body has a limit of its
+	// own.
+	maxHeaderBytes = 1 << 20
+)
+
+// route is what a service's requests share: where they go, what is permitted,
+// and the connections.
+type route struct {
+	base      *url.URL // nil: the row gives the endpoint
+	policy    *policy
+	allowed   map[string]any // Result.Security's policy; read-only
+	transport *http.Transport
+}
+
+// routes keeps one route per service identity: its name, base_url and
+// policy. The identity is made of values, so a reload of the registry that
+// leaves them alone keeps the connections too.
+type routes struct {
+	opts Options
+
+	mu    sync.Mutex
+	byKey map[string]*list.Element // of *kept
+	order *list.List               // most recently used first
+}
+
+type kept struct {
+	key   string
+	route *route
+}
+
+func newRoutes(opts Options) *routes {
+	return &routes{opts: opts, byKey: make(map[string]*list.Element), order: list.New()}
+}
+
+// of returns the service's route, and makes it at first use. The error is a
+// *runners.ConfigError.
+func (rs *routes) of(s *registry.Service) (*route, error) {
+	var buf [256]byte // on the stack: looking a route up allocates nothing
+	key := appendKey(buf[:0], s)
+
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if e, ok := rs.byKey[string(key)]; ok {
+		rs.order.MoveToFront(e)
+		return e.Value.(*kept).route, nil
+	}
+	made, err := rs.make(s)
+	if err != nil {
+		return nil, err
+	}
+	if rs.order.Len() >= rs.opts.MaxRoutes {
+		oldest := rs.order.Back()
+		gone := rs.order.Remove(oldest).(*kept)
+		delete(rs.byKey, gone.key)
+		// Requests in flight go on; their connections end by idleTimeout.
+		gone.route.transport.CloseIdleConnections()
+	}
+	k := &kept{key: string(key), route: made}
+	rs.byKey[k.key] = rs.order.PushFront(k)
+	return made, nil
+}
+
+// appendKey writes the service's identity. NUL cannot stand in YAML text, so
+// it keeps the parts apart.
+func appendKey(b []byte, s *registry.Service) []byte {
+	b = append(append(b, s.Name...), 0)
+	b = append(append(b, s.RunnerConfig.BaseURL...), 0)
+	for _, d := range s.SecurityPolicy.AllowedDomains {
+		b = append(append(b, d...), 0)
+	}
+	b = append(b, 0)
+	for _, n := range s.SecurityPolicy.AllowedNetworks {
+		b = append(append(b, n...), 0)
+	}
+	return b
+}
+
+func (rs *routes) make(s *registry.Service) (*route, error) {
+	r := &route{}
+	if raw := s.RunnerConfig.BaseURL; raw != "" {
+		base, err := parseEndpoint(raw)
+		if err != nil {
+			return nil, &runners.ConfigError{Service: s.Name, Problem: "runner_config.base_url " + err.Error()}
+		}
+		r.base = base
+	}
+	p, err := newPolicy(s, r.base)
+	if err != nil {
+		return nil, err
+	}
+	r.policy = p
+	r.allowed = map[string]any{"allowed_domains": p.domains.sources()}
+	if len(p.networks) > 0 {
+		r.allowed["allowed_networks"] = s.SecurityPolicy.AllowedNetworks
+	}
+	r.transport = newTransport(p, rs.opts)
+	return r, nil
+}
+
+// newTransport makes the service's connections. Each is dialled under the
+// service's policy, so that reusing one can never reach what the policy
+// refuses.
+func newTransport(p *policy, opts Options) *http.Transport {
+	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+		host, _, err := net.SplitHostPort(address)
+		if err != nil {
+			return nil, err
+		}
+		dialer := net.Dialer{
+			Timeout:   dialTimeout,
+			KeepAlive: 30 * time.Second,
+			Resolver:  opts.Resolver,
+			Control:   p.control(host),
+		}
+		return dialer.DialContext(ctx, network, address)
+	}
+	return &http.Transport{
+		Proxy:                  nil, // behind a proxy, the dialer would see only the proxy's address
+		DialContext:            dial,
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: opts.RootCAs},
+		TLSHandshakeTimeout:    tlsTimeout,
+		ForceAttemptHTTP2:      true,
+		MaxIdleConns:           0, // bounded per host
+		MaxIdleConnsPerHost:    idlePerHost,
+		IdleConnTimeout:        idleTimeout,
+		ExpectContinueTimeout:  time.Second,
+		MaxResponseHeaderBytes: maxHeaderBytes,
+	}
+}
+
+// close ends idle connections and forgets the routes.
+func (rs *routes) close() {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	for e := rs.order.Front(); e != nil; e = e.Next() {
+		e.Value.(*kept).route.transport.CloseIdleConnections()
+	}
+	rs.order.Init()
+	clear(rs.byKey)
+}
