@@ -1,0 +1,67 @@
+package jobs
+
+import (
+	"context"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// The channels that the table's triggers notify.
+const (
+	jobsChannel    = "specql_jobs"
+	controlChannel = "specql_control"
+)
+
+// Signal is one notification of the database.
+type Signal struct {
+	Kind SignalKind
+	Job  ID            // of a Cancel
+	Type ExecutionType // of a Switch
+}
+
+// SignalKind tells what a Signal is about.
+type SignalKind int
+
+// The kinds of signals.
+const (
+	JobsWaiting SignalKind = iota // jobs were inserted or put back to pending
+	Switched                      // a type was switched on or off
+	Cancel                        // a running job was cancelled
+)
+
+// Listen subscribes conn and calls handle for each signal until ctx ends or
+// the connection is lost, whose error it returns. ready is called once the
+// subscription stands: what was committed before is not signalled, so the
+// caller looks for itself then. conn must not be used for anything else.
+func Listen(ctx context.Context, conn *pgx.Conn, ready func(), handle func(Signal)) error {
+	if _, err := conn.Exec(ctx, "LISTEN "+jobsChannel+"; LISTEN "+controlChannel); err != nil {
+		return err
+	}
+	ready()
+	for {
+		n, err := conn.WaitForNotification(ctx)
+		if err != nil {
+			return err
+		}
+		if s, ok := parseSignal(n.Channel, n.Payload); ok {
+			handle(s)
+		}
+	}
+}
+
+func parseSignal(channel, payload string) (Signal, bool) {
+	if channel == jobsChannel {
+		return Signal{Kind: JobsWaiting}, true
+	}
+	verb, rest, _ := strings.Cut(payload, " ")
+	switch verb {
+	case "switch":
+		t, err := ParseExecutionType(rest)
+		return Signal{Kind: Switched, Type: t}, err == nil
+	case "cancel":
+		id, err := ParseID(rest)
+		return Signal{Kind: Cancel, Job: id}, err == nil
+	}
+	return Signal{}, false
+}
