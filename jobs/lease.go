@@ -130,7 +130,7 @@ func Heartbeat(ctx context.Context, conn *pgx.Conn, a AgentInfo, lease time.Dura
 		}
 		if seconds >= 0 {
 			p.NextRetry = time.Duration(seconds * float64(time.Second))
-		} else if seconds > -1 || seconds < -1 { // overdue: more than one batch was waiting
+		} else if seconds != -1 { // overdue: more than one batch was waiting
 			p.NextRetry = 0
 		}
 		return nil
@@ -153,4 +153,17 @@ func Leave(ctx context.Context, conn *pgx.Conn, agent ID) error {
 		return fmt.Errorf("leave: %w", err)
 	}
 	return err
+}
+
+// HandBackUnknown puts jobs back to pending that the table says the agent
+// runs and that are not among those it knows: claims whose answer was lost
+// with their connection. No exchange of the agent may be under way.
+func HandBackUnknown(ctx context.Context, conn *pgx.Conn, agent ID, known []ID) (int, error) {
+	tag, err := conn.Exec(ctx, `UPDATE jobs.tb_job_run
+		SET status = 'pending', attempts = attempts - 1, started_at = NULL, updated_at = now()
+		WHERE status = 'running' AND agent_id = $1 AND NOT id = ANY ($2)`, agent, known)
+	if err != nil {
+		return 0, fmt.Errorf("hand back unknown claims: %w", err)
+	}
+	return int(tag.RowsAffected()), nil
 }

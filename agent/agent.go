@@ -1,0 +1,212 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/specql/specql-ops/jobs"
+	"github.com/specql/specql-ops/registry"
+	"github.com/specql/specql-ops/runners"
+)
+
+// Agent claims jobs and runs them. Its methods may be called by any goroutine.
+type Agent struct {
+	opt     Options
+	log     *slog.Logger
+	runners map[jobs.ExecutionType]runners.Runner
+	ledger  *ledger
+	conn    *pgx.ConnConfig
+
+	// exchanging is held shared by every exchange and alone by the recovery
+	// of claims whose answer was lost.
+	exchanging sync.RWMutex
+	doubt      atomic.Bool // a claim's answer was lost
+
+	pulse   chan time.Duration // a heartbeat is wanted in so long
+	halt    chan struct{}      // closed when running jobs shall stop at once
+	haltOne sync.Once
+
+	mu       sync.Mutex
+	rejected string // why the registry file on disk is not applied
+	draining bool
+}
+
+// New checks the options; it starts nothing and connects to nothing.
+func New(o Options) (*Agent, error) {
+	if err := o.validate(); err != nil {
+		return nil, fmt.Errorf("agent: %w", err)
+	}
+	conn, err := pgx.ParseConfig(o.DatabaseURL)
+	if err != nil {
+		return nil, fmt.Errorf("agent: database URL: %w", err)
+	}
+	conn.RuntimeParams["application_name"] = "specql-agent " + o.Name
+	a := &Agent{opt: o, log: o.Log, conn: conn, runners: map[jobs.ExecutionType]runners.Runner{},
+		ledger: newLedger(o.Slots, o.Connections, o.types()), pulse: make(chan time.Duration, 1), halt: make(chan struct{})}
+	for _, r := range o.Runners {
+		a.runners[r.Type()] = r
+	}
+	a.ledger.apply(o.Config)
+	return a, nil
+}
+
+// Apply makes config the registry that claims follow from now on. Attempts
+// under way keep the snapshot that they were started with.
+func (a *Agent) Apply(config *registry.Config) {
+	a.mu.Lock()
+	a.opt.Config, a.rejected = config, ""
+	a.mu.Unlock()
+	a.ledger.apply(config)
+	a.pulseIn(0)
+	a.log.Info("registry applied", "file", config.File, "hash", config.Hash, "services", len(config.Services))
+}
+
+// Reject records why the file on disk is not applied; the last good one goes
+// on, and consoles show the reason.
+func (a *Agent) Reject(reason string) {
+	a.mu.Lock()
+	a.rejected = reason
+	a.mu.Unlock()
+	a.pulseIn(0)
+	a.log.Error("registry not applied, the last good one goes on", "reason", reason)
+}
+
+// Halt ends a drain at once: what still runs is stopped and handed back.
+func (a *Agent) Halt() { a.haltOne.Do(func() { close(a.halt) }) }
+
+func (a *Agent) halted() bool {
+	select {
+	case <-a.halt:
+		return true
+	default:
+		return false
+	}
+}
+
+// Run works until ctx ends, then drains: it claims no more, lets running jobs
+// finish for the drain time, hands back the rest and leaves. The error is nil
+// after an orderly stop; a database that cannot be used at the start is an
+// error at once, one that is lost later is waited for.
+func (a *Agent) Run(ctx context.Context) error {
+	first, err := a.connect(ctx)
+	if err != nil {
+		return err
+	}
+	a.ledger.become(jobs.NewID())
+	if err := jobs.Register(ctx, first, a.info(), a.opt.Lease); err != nil {
+		first.Close(context.WithoutCancel(ctx))
+		return err
+	}
+	a.log.Info("agent started", "name", a.opt.Name, "slots", a.opt.Slots, "types", a.opt.types(), "lease", a.opt.Lease)
+
+	// Heartbeats and exchanges outlive ctx: they end when the drain is over.
+	working, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	var side, loops sync.WaitGroup
+	side.Go(func() { a.keepLease(working, first) })
+	side.Go(func() { a.listen(working) })
+	for range a.opt.Connections {
+		loops.Go(func() { a.exchange(working) })
+	}
+	<-ctx.Done()
+	a.drain()
+	loops.Wait() // ends by itself when nothing runs and nothing is unrecorded
+	stop()
+	side.Wait()
+	return a.leave()
+}
+
+// drain stops claiming and waits for what runs.
+func (a *Agent) drain() {
+	a.mu.Lock()
+	a.draining = true
+	a.mu.Unlock()
+	a.ledger.close()
+	a.pulseIn(0)
+	running, _ := a.ledger.state()
+	a.log.Info("draining", "running", running, "timeout", a.opt.Drain)
+	timeout := time.NewTimer(a.opt.Drain)
+	defer timeout.Stop()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if running, _ := a.ledger.state(); running == 0 {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-timeout.C:
+			a.Halt()
+		case <-a.halt:
+			// Said again on every tick: an attempt may start between two.
+			a.ledger.cancelAll(errDrained)
+			<-tick.C
+		}
+	}
+}
+
+func (a *Agent) leave() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	conn, err := a.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	a.log.Info("agent stopped", "name", a.opt.Name)
+	return jobs.Leave(ctx, conn, a.ledger.incarnation())
+}
+
+func (a *Agent) info() jobs.AgentInfo {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	host, _ := os.Hostname()
+	running, _ := a.ledger.state()
+	info := jobs.AgentInfo{ID: a.ledger.incarnation(), Name: a.opt.Name, Host: host, PID: os.Getpid(),
+		Version: a.opt.Version, Environment: a.opt.Config.Env, Types: a.opt.types(), Slots: a.opt.Slots,
+		Running: running, Isolation: a.opt.Isolation, RegistryHash: a.opt.Config.Hash,
+		RegistryError: a.rejected, State: "running"}
+	if a.draining {
+		info.State = "draining"
+	}
+	return info
+}
+
+func (a *Agent) connect(ctx context.Context) (*pgx.Conn, error) {
+	conn, err := pgx.ConnectConfig(ctx, a.conn)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the database: %w", err)
+	}
+	return conn, nil
+}
+
+// reconnect tries until it has a connection or ctx ends.
+func (a *Agent) reconnect(ctx context.Context, what string, cause error) *pgx.Conn {
+	wait := 50 * time.Millisecond
+	for ctx.Err() == nil {
+		if cause != nil && !errors.Is(cause, context.Canceled) {
+			a.log.Warn("database connection lost", "for", what, "error", cause, "again_in", wait)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		}
+		attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
+		conn, err := a.connect(attempt)
+		cancel()
+		if err == nil {
+			return conn
+		}
+		cause, wait = err, min(2*wait, 5*time.Second)
+	}
+	return nil
+}

@@ -1,0 +1,86 @@
+package agent
+
+import (
+	"time"
+
+	"github.com/specql/specql-ops/jobs"
+	"github.com/specql/specql-ops/runners"
+)
+
+type metricKey struct {
+	minute    int64
+	typ       jobs.ExecutionType
+	service   string
+	operation string
+}
+
+// metrics gathers counts until an exchange takes them along.
+type metrics map[metricKey]*jobs.Metric
+
+func (m metrics) at(now time.Time, typ jobs.ExecutionType, service, operation string) *jobs.Metric {
+	minute := now.Truncate(time.Minute)
+	k := metricKey{minute.Unix(), typ, service, operation}
+	v := m[k]
+	if v == nil {
+		v = &jobs.Metric{Minute: minute, Type: typ, Service: service, Operation: operation}
+		m[k] = v
+	}
+	return v
+}
+
+// count adds one finished attempt.
+func count(m *jobs.Metric, ok, violation bool, wait, took time.Duration, u runners.Usage) {
+	if ok {
+		m.Completed++
+	} else {
+		m.Failed++
+	}
+	if violation {
+		m.Violations++
+	}
+	m.Busy += took
+	m.Duration.Add(took)
+	m.Wait.Add(max(0, wait))
+	if u.CPUUsagePercent != nil {
+		m.CPUPercentSum += *u.CPUUsagePercent
+		m.CPUSamples++
+	}
+	memory := u.PeakMemoryMB
+	if memory == nil {
+		memory = u.MemoryMB
+	}
+	if memory != nil {
+		m.MemoryMBSum += *memory
+		m.MemorySamples++
+		m.MemoryMBPeak = max(m.MemoryMBPeak, *memory)
+	}
+}
+
+// drain empties the counts into the form that the table takes.
+func (m metrics) drain() []jobs.Metric {
+	out := make([]jobs.Metric, 0, len(m))
+	for k, v := range m {
+		out = append(out, *v)
+		delete(m, k)
+	}
+	return out
+}
+
+// merge puts back what could not be written.
+func (m metrics) merge(back []jobs.Metric) {
+	for i := range back {
+		b := &back[i]
+		v := m.at(b.Minute, b.Type, b.Service, b.Operation)
+		v.Completed += b.Completed
+		v.Failed += b.Failed
+		v.Violations += b.Violations
+		v.Busy += b.Busy
+		v.CPUPercentSum += b.CPUPercentSum
+		v.CPUSamples += b.CPUSamples
+		v.MemoryMBSum += b.MemoryMBSum
+		v.MemorySamples += b.MemorySamples
+		v.MemoryMBPeak = max(v.MemoryMBPeak, b.MemoryMBPeak)
+		v.Duration.Merge(b.Duration[:])
+		v.Wait.Merge(b.Wait[:])
+	}
+}
