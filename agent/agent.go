@@ -66,7 +66,14 @@ func (a *Agent) Apply(config *registry.Config) {
 	a.mu.Unlock()
 	a.ledger.apply(config)
 	a.pulseIn(0)
+	a.warnUnenforced(config)
 	a.log.Info("registry applied", "file", config.File, "hash", config.Hash, "services", len(config.Services))
+}
+
+func (a *Agent) warnUnenforced(config *registry.Config) {
+	if fields := unenforced(config); len(fields) > 0 {
+		a.log.Warn("the registry has fields that this version does not enforce", "fields", fields)
+	}
 }
 
 // Reject records why the file on disk is not applied; the last good one goes
@@ -105,6 +112,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		first.Close(context.WithoutCancel(ctx))
 		return err
 	}
+	a.warnUnenforced(a.opt.Config)
 	a.log.Info("agent started", "name", a.opt.Name, "slots", a.opt.Slots, "types", a.opt.types(), "lease", a.opt.Lease)
 
 	// Heartbeats and exchanges outlive ctx: they end when the drain is over.

@@ -3,7 +3,11 @@
 -- every job; the jobs themselves stay. Columns, functions and views that an
 -- older variant lacked are kept: the application may have come to use them.
 
+\set ON_ERROR_STOP on
+
 -- step: bound the wait for locks
+SET client_min_messages = warning;
+SET statement_timeout = 0;
 SET lock_timeout = '2s';
 
 -- step: drop views
@@ -35,3 +39,5 @@ DROP TABLE IF EXISTS jobs.tb_schema_version;
 
 -- step: end the bound on the wait for locks
 RESET lock_timeout;
+RESET statement_timeout;
+RESET client_min_messages;

@@ -12,14 +12,54 @@
 -- Every step is a statement of its own, outside a transaction (psql's default;
 -- not under psql -1), because indexes are built CONCURRENTLY. No step rewrites
 -- the table; those that need an exclusive lock hold it for a catalog change
--- only and give up after lock_timeout rather than queue up the application
--- behind them. "-- step:" lines name the steps for the progress display.
+-- only and give up after lock_timeout, to try again, rather than queue up the
+-- application behind them. psql stops at the first error, so that nothing is
+-- recorded that was not done; run it again. "-- step:" lines name the steps
+-- for the progress display.
+
+\set ON_ERROR_STOP on
 
 -- step: bound the wait for locks
-SET lock_timeout = '2s';
+SET client_min_messages = warning;
+SET statement_timeout = 0;
+SET lock_timeout = '300ms';
+
+-- step: define how a change takes its lock
+-- A change that waits for its lock makes the application's next statements
+-- wait behind it, so it gives up soon and tries again. The weaker lock comes
+-- first, without a bound: nobody's reads and writes wait for that one, and an
+-- autovacuum on the table makes way for it. specql.lock_tries is 1 where the
+-- caller does the retrying.
+CREATE OR REPLACE PROCEDURE pg_temp.change_jobs(change text) LANGUAGE plpgsql AS $$
+DECLARE
+    tries integer := coalesce(nullif(current_setting('specql.lock_tries', true), ''), '100')::integer;
+BEGIN
+    LOOP
+        BEGIN
+            PERFORM set_config('lock_timeout', '0', true);
+            LOCK TABLE jobs.tb_job_run IN SHARE UPDATE EXCLUSIVE MODE;
+            PERFORM set_config('lock_timeout', '300ms', true);
+            EXECUTE change;
+            RETURN;
+        EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+            tries := tries - 1;
+            IF tries <= 0 THEN
+                RAISE;
+            END IF;
+        END;
+        COMMIT;
+        PERFORM pg_sleep(0.1 + 0.9 * random());
+    END LOOP;
+END $$;
 
 -- step: create schema jobs
-CREATE SCHEMA IF NOT EXISTS jobs;
+DO $$
+BEGIN
+    -- IF NOT EXISTS would ask for the right to create schemas all the same.
+    IF to_regnamespace('jobs') IS NULL THEN
+        CREATE SCHEMA jobs;
+    END IF;
+END $$;
 
 -- step: create table jobs.tb_job_run where there is none
 CREATE TABLE IF NOT EXISTS jobs.tb_job_run (
@@ -55,14 +95,14 @@ BEGIN
          WHERE attrelid = 'jobs.tb_job_run'::regclass AND NOT attisdropped
            AND attname IN ('idempotency_key', 'timeout_seconds', 'execution_type', 'runner_config',
                            'resource_usage', 'security_context', 'duration_seconds')) < 7 THEN
-        ALTER TABLE jobs.tb_job_run
+        CALL pg_temp.change_jobs($change$ALTER TABLE jobs.tb_job_run
             ADD COLUMN IF NOT EXISTS idempotency_key  text,
             ADD COLUMN IF NOT EXISTS timeout_seconds  integer,
             ADD COLUMN IF NOT EXISTS execution_type   text NOT NULL DEFAULT 'http',
             ADD COLUMN IF NOT EXISTS runner_config    jsonb,
             ADD COLUMN IF NOT EXISTS resource_usage   jsonb,
             ADD COLUMN IF NOT EXISTS security_context jsonb,
-            ADD COLUMN IF NOT EXISTS duration_seconds double precision;
+            ADD COLUMN IF NOT EXISTS duration_seconds double precision$change$);
     END IF;
 END $$;
 
@@ -72,8 +112,8 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pg_constraint
                     WHERE conrelid = 'jobs.tb_job_run'::regclass
                       AND conname = 'tb_job_run_execution_type_check') THEN
-        ALTER TABLE jobs.tb_job_run ADD CONSTRAINT tb_job_run_execution_type_check
-            CHECK (execution_type IN ('http', 'shell', 'docker', 'serverless')) NOT VALID;
+        CALL pg_temp.change_jobs($change$ALTER TABLE jobs.tb_job_run ADD CONSTRAINT tb_job_run_execution_type_check
+            CHECK (execution_type IN ('http', 'shell', 'docker', 'serverless')) NOT VALID$change$);
     END IF;
 END $$;
 
@@ -83,7 +123,7 @@ BEGIN
     IF EXISTS (SELECT FROM pg_constraint
                 WHERE conrelid = 'jobs.tb_job_run'::regclass
                   AND conname = 'tb_job_run_execution_type_check' AND NOT convalidated) THEN
-        ALTER TABLE jobs.tb_job_run VALIDATE CONSTRAINT tb_job_run_execution_type_check;
+        CALL pg_temp.change_jobs('ALTER TABLE jobs.tb_job_run VALIDATE CONSTRAINT tb_job_run_execution_type_check');
     END IF;
 END $$;
 
@@ -110,28 +150,28 @@ DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = 'jobs.tb_job_run'::regclass
                       AND tgname = 'tr_tb_job_run_fold_execution_type') THEN
-        CREATE TRIGGER tr_tb_job_run_fold_execution_type
+        CALL pg_temp.change_jobs($change$CREATE TRIGGER tr_tb_job_run_fold_execution_type
             BEFORE INSERT OR UPDATE OF execution_type ON jobs.tb_job_run FOR EACH ROW
             WHEN (NEW.execution_type IS DISTINCT FROM lower(NEW.execution_type))
-            EXECUTE FUNCTION jobs.fold_execution_type();
+            EXECUTE FUNCTION jobs.fold_execution_type()$change$);
     END IF;
     IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = 'jobs.tb_job_run'::regclass
                       AND tgname = 'tr_tb_job_run_duration_insert') THEN
-        CREATE TRIGGER tr_tb_job_run_duration_insert
+        CALL pg_temp.change_jobs($change$CREATE TRIGGER tr_tb_job_run_duration_insert
             BEFORE INSERT ON jobs.tb_job_run FOR EACH ROW
             WHEN (NEW.status IN ('completed', 'failed', 'cancelled')
                   AND NEW.started_at IS NOT NULL AND NEW.duration_seconds IS NULL)
-            EXECUTE FUNCTION jobs.set_job_duration();
+            EXECUTE FUNCTION jobs.set_job_duration()$change$);
     END IF;
     IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = 'jobs.tb_job_run'::regclass
                       AND tgname = 'tr_tb_job_run_duration_update') THEN
         -- A writer that gives duration_seconds itself pays nothing for this.
-        CREATE TRIGGER tr_tb_job_run_duration_update
+        CALL pg_temp.change_jobs($change$CREATE TRIGGER tr_tb_job_run_duration_update
             BEFORE UPDATE OF status ON jobs.tb_job_run FOR EACH ROW
             WHEN (NEW.status IN ('completed', 'failed', 'cancelled') AND OLD.status <> NEW.status
                   AND NEW.started_at IS NOT NULL
                   AND NEW.duration_seconds IS NOT DISTINCT FROM OLD.duration_seconds)
-            EXECUTE FUNCTION jobs.set_job_duration();
+            EXECUTE FUNCTION jobs.set_job_duration()$change$);
     END IF;
 END $$;
 
@@ -146,9 +186,12 @@ BEGIN
            AND c.relname IN ('idx_tb_job_run_pending', 'idx_tb_job_run_retry', 'idx_tb_job_run_correlation',
                              'idx_tb_job_run_idempotency', 'idx_tb_job_run_created', 'idx_tb_job_run_type_failed')
     LOOP
-        EXECUTE format('DROP INDEX %s', leftover);
+        CALL pg_temp.change_jobs(format('DROP INDEX %s', leftover));
     END LOOP;
 END $$;
+
+-- step: let index builds wait (nobody waits behind them, and one that gives up leaves an invalid index)
+SET lock_timeout = 0;
 
 -- step: build index idx_tb_job_run_pending
 CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_tb_job_run_pending
@@ -173,6 +216,9 @@ CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_tb_job_run_created
 -- step: build index idx_tb_job_run_type_failed (failures by type; only a failing job pays for it)
 CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_tb_job_run_type_failed
     ON jobs.tb_job_run (execution_type, updated_at) WHERE status = 'failed';
+
+-- step: bound the wait for locks again
+SET lock_timeout = '300ms';
 
 -- step: fill duration_seconds of finished jobs, in batches
 DO $$
@@ -387,3 +433,5 @@ INSERT INTO jobs.tb_schema_version (version, name) VALUES (1, 'multi_execution')
 
 -- step: end the bound on the wait for locks
 RESET lock_timeout;
+RESET statement_timeout;
+RESET client_min_messages;

@@ -1,7 +1,11 @@
 -- The way down of 002: removes what an agent needs. Loses the agents' list,
 -- the attempts' history, the live figures and the audit log; no job.
 
+\set ON_ERROR_STOP on
+
 -- step: bound the wait for locks
+SET client_min_messages = warning;
+SET statement_timeout = 0;
 SET lock_timeout = '2s';
 
 -- step: drop triggers
@@ -26,7 +30,14 @@ ALTER TABLE jobs.tb_job_run
     DROP COLUMN IF EXISTS agent_id, DROP COLUMN IF EXISTS retry_at, DROP COLUMN IF EXISTS requeued_at;
 
 -- step: forget migration 002
-DELETE FROM jobs.tb_schema_version WHERE version = 2;
+DO $$
+BEGIN
+    IF to_regclass('jobs.tb_schema_version') IS NOT NULL THEN
+        DELETE FROM jobs.tb_schema_version WHERE version = 2;
+    END IF;
+END $$;
 
 -- step: end the bound on the wait for locks
 RESET lock_timeout;
+RESET statement_timeout;
+RESET client_min_messages;

@@ -2,8 +2,40 @@
 -- lanes, switches, wake-ups, live figures, the attempts' history and the audit
 -- log. Additive only; an application notices none of it. May be run again.
 
+\set ON_ERROR_STOP on
+
 -- step: bound the wait for locks
-SET lock_timeout = '2s';
+SET client_min_messages = warning;
+SET statement_timeout = 0;
+SET lock_timeout = '300ms';
+
+-- step: define how a change takes its lock
+-- A change that waits for its lock makes the application's next statements
+-- wait behind it, so it gives up soon and tries again. The weaker lock comes
+-- first, without a bound: nobody's reads and writes wait for that one, and an
+-- autovacuum on the table makes way for it. specql.lock_tries is 1 where the
+-- caller does the retrying.
+CREATE OR REPLACE PROCEDURE pg_temp.change_jobs(change text) LANGUAGE plpgsql AS $$
+DECLARE
+    tries integer := coalesce(nullif(current_setting('specql.lock_tries', true), ''), '100')::integer;
+BEGIN
+    LOOP
+        BEGIN
+            PERFORM set_config('lock_timeout', '0', true);
+            LOCK TABLE jobs.tb_job_run IN SHARE UPDATE EXCLUSIVE MODE;
+            PERFORM set_config('lock_timeout', '300ms', true);
+            EXECUTE change;
+            RETURN;
+        EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+            tries := tries - 1;
+            IF tries <= 0 THEN
+                RAISE;
+            END IF;
+        END;
+        COMMIT;
+        PERFORM pg_sleep(0.1 + 0.9 * random());
+    END LOOP;
+END $$;
 
 -- step: add the columns of leases and retries
 DO $$
@@ -11,10 +43,10 @@ BEGIN
     IF (SELECT count(*) FROM pg_attribute
          WHERE attrelid = 'jobs.tb_job_run'::regclass AND NOT attisdropped
            AND attname IN ('agent_id', 'retry_at', 'requeued_at')) < 3 THEN
-        ALTER TABLE jobs.tb_job_run
+        CALL pg_temp.change_jobs($change$ALTER TABLE jobs.tb_job_run
             ADD COLUMN IF NOT EXISTS agent_id    uuid,
             ADD COLUMN IF NOT EXISTS retry_at    timestamptz,
-            ADD COLUMN IF NOT EXISTS requeued_at timestamptz;
+            ADD COLUMN IF NOT EXISTS requeued_at timestamptz$change$);
     END IF;
 END $$;
 
@@ -28,9 +60,12 @@ BEGIN
          WHERE i.indrelid = 'jobs.tb_job_run'::regclass AND NOT i.indisvalid
            AND c.relname IN ('idx_tb_job_run_lane', 'idx_tb_job_run_retry_due')
     LOOP
-        EXECUTE format('DROP INDEX %s', leftover);
+        CALL pg_temp.change_jobs(format('DROP INDEX %s', leftover));
     END LOOP;
 END $$;
+
+-- step: let index builds wait (nobody waits behind them, and one that gives up leaves an invalid index)
+SET lock_timeout = 0;
 
 -- step: build index idx_tb_job_run_lane (a claim reads one service's waiting jobs and no others)
 CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_tb_job_run_lane
@@ -39,6 +74,9 @@ CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_tb_job_run_lane
 -- step: build index idx_tb_job_run_retry_due
 CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_tb_job_run_retry_due
     ON jobs.tb_job_run (retry_at) WHERE status = 'failed' AND retry_at IS NOT NULL;
+
+-- step: bound the wait for locks again
+SET lock_timeout = '300ms';
 
 -- step: create table jobs.tb_agent
 CREATE TABLE IF NOT EXISTS jobs.tb_agent (
@@ -74,18 +112,24 @@ INSERT INTO jobs.tb_execution_type (execution_type)
 VALUES ('http'), ('shell'), ('docker'), ('serverless') ON CONFLICT DO NOTHING;
 
 -- step: create table jobs.tb_job_attempt
-CREATE TABLE IF NOT EXISTS jobs.tb_job_attempt (
-    job_id           uuid NOT NULL REFERENCES jobs.tb_job_run (id) ON DELETE CASCADE,
-    attempt          integer NOT NULL,
-    agent_id         uuid,
-    started_at       timestamptz,
-    finished_at      timestamptz NOT NULL DEFAULT now(),
-    duration_seconds double precision,
-    error_message    text NOT NULL,
-    violation        text,
-    resource_usage   jsonb,
-    PRIMARY KEY (job_id, attempt, finished_at)
-);
+DO $$
+BEGIN
+    -- The foreign key takes a lock on jobs.tb_job_run.
+    IF to_regclass('jobs.tb_job_attempt') IS NULL THEN
+        CALL pg_temp.change_jobs($change$CREATE TABLE jobs.tb_job_attempt (
+            job_id           uuid NOT NULL REFERENCES jobs.tb_job_run (id) ON DELETE CASCADE,
+            attempt          integer NOT NULL,
+            agent_id         uuid,
+            started_at       timestamptz,
+            finished_at      timestamptz NOT NULL DEFAULT now(),
+            duration_seconds double precision,
+            error_message    text NOT NULL,
+            violation        text,
+            resource_usage   jsonb,
+            PRIMARY KEY (job_id, attempt, finished_at)
+        )$change$);
+    END IF;
+END $$;
 
 -- step: create table jobs.tb_job_metric
 CREATE TABLE IF NOT EXISTS jobs.tb_job_metric (
@@ -150,27 +194,27 @@ DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = 'jobs.tb_job_run'::regclass
                       AND tgname = 'tr_tb_job_run_wake_insert') THEN
-        CREATE TRIGGER tr_tb_job_run_wake_insert
-            AFTER INSERT ON jobs.tb_job_run FOR EACH STATEMENT EXECUTE FUNCTION jobs.wake_agents();
+        CALL pg_temp.change_jobs($change$CREATE TRIGGER tr_tb_job_run_wake_insert
+            AFTER INSERT ON jobs.tb_job_run FOR EACH STATEMENT EXECUTE FUNCTION jobs.wake_agents()$change$);
     END IF;
     IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = 'jobs.tb_job_run'::regclass
                       AND tgname = 'tr_tb_job_run_wake_update') THEN
-        CREATE TRIGGER tr_tb_job_run_wake_update
+        CALL pg_temp.change_jobs($change$CREATE TRIGGER tr_tb_job_run_wake_update
             AFTER UPDATE OF status ON jobs.tb_job_run FOR EACH ROW
             WHEN (NEW.status = 'pending' AND OLD.status <> 'pending')
-            EXECUTE FUNCTION jobs.wake_agents();
+            EXECUTE FUNCTION jobs.wake_agents()$change$);
     END IF;
     IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = 'jobs.tb_job_run'::regclass
                       AND tgname = 'tr_tb_job_run_cancel') THEN
-        CREATE TRIGGER tr_tb_job_run_cancel
+        CALL pg_temp.change_jobs($change$CREATE TRIGGER tr_tb_job_run_cancel
             AFTER UPDATE OF status ON jobs.tb_job_run FOR EACH ROW
             WHEN (NEW.status = 'cancelled' AND OLD.status = 'running')
-            EXECUTE FUNCTION jobs.tell_agents();
+            EXECUTE FUNCTION jobs.tell_agents()$change$);
     END IF;
     IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = 'jobs.tb_execution_type'::regclass
                       AND tgname = 'tr_tb_execution_type_switch') THEN
-        CREATE TRIGGER tr_tb_execution_type_switch
-            AFTER UPDATE ON jobs.tb_execution_type FOR EACH ROW EXECUTE FUNCTION jobs.tell_agents();
+        CALL pg_temp.change_jobs($change$CREATE TRIGGER tr_tb_execution_type_switch
+            AFTER UPDATE ON jobs.tb_execution_type FOR EACH ROW EXECUTE FUNCTION jobs.tell_agents()$change$);
     END IF;
 END $$;
 
@@ -179,3 +223,5 @@ INSERT INTO jobs.tb_schema_version (version, name) VALUES (2, 'agent') ON CONFLI
 
 -- step: end the bound on the wait for locks
 RESET lock_timeout;
+RESET statement_timeout;
+RESET client_min_messages;

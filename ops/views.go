@@ -49,8 +49,8 @@ type TypeLive struct {
 	DoneSeries           []float64 // completed and failed attempts a minute
 	FailedSeries         []float64
 	P95Series            []float64 // milliseconds
-	// Total counts every finished attempt that the metrics hold for the last
-	// two minutes; two readings give the present rate.
+	// Total counts finished attempts since a moment that moves once an hour;
+	// two readings give the present rate, unless the later one is lower.
 	Total   int64
 	TotalAt time.Time
 }
@@ -84,6 +84,7 @@ type Filter struct {
 	Types                []jobs.ExecutionType
 	Statuses             []jobs.Status
 	Services             []string      // exact
+	IDs                  []jobs.ID     // these jobs and no others
 	Text                 string        // part of service, operation or identifier, any case
 	OlderThan, NewerThan time.Duration // by created_at; 0: no bound
 }

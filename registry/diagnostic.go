@@ -232,8 +232,7 @@ func (r *report) add(sev Severity, code Code, line, col int32, message, help str
 func (r *report) sorted() Diagnostics {
 	slices.SortStableFunc(r.list, func(a, b Diagnostic) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column),
-			cmp.Compare(b.Severity, a.Severity), strings.Compare(string(a.Code), string(b.Code)),
-			strings.Compare(a.Message, b.Message))
+			cmp.Compare(b.Severity, a.Severity))
 	})
 	return r.list
 }

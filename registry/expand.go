@@ -20,6 +20,7 @@ type expansion struct {
 	value   string
 	names   []string // the variables in it
 	secrets bool     // one of them looks like a secret's name
+	broken  bool     // it could not be expanded; the fault was reported
 }
 
 // varFault is a ${…} that cannot be expanded. It never holds a value.

@@ -14,6 +14,8 @@ var secretWords = []string{
 	"credential", "privatekey", "accesskey", "cookie", "bearer", "signature",
 }
 
+var nameParts = strings.NewReplacer("_", "", "-", "", ".", "")
+
 // secretName tells whether a variable, header or key of this name probably
 // holds a secret. The fields that name variables (…_env_var) do not.
 func secretName(name string) bool {
@@ -21,7 +23,7 @@ func secretName(name string) bool {
 	if strings.HasSuffix(name, "_env_var") {
 		return false
 	}
-	flat := strings.NewReplacer("_", "", "-", "", ".", "").Replace(name)
+	flat := nameParts.Replace(name)
 	for _, w := range secretWords {
 		if strings.Contains(flat, w) {
 			return true

@@ -19,9 +19,9 @@ func nearest(word string, candidates []string) string {
 }
 
 // fold makes baseUrl, base-url and base_url the same.
-func fold(s string) string {
-	return strings.NewReplacer("_", "", "-", "", " ", "").Replace(strings.ToLower(s))
-}
+func fold(s string) string { return separators.Replace(strings.ToLower(s)) }
+
+var separators = strings.NewReplacer("_", "", "-", "", " ", "")
 
 // editDistance is the optimal string alignment distance: insertions,
 // deletions, substitutions and transpositions of neighbours each cost one.

@@ -100,9 +100,10 @@ func (n *node) value() string {
 
 const (
 	maxDepth       = 64        // levels of nesting
+	maxKeys        = 2_000     // keys of one mapping: what the parser needs grows with their square
 	maxExpanded    = 100_000   // nodes reached through aliases, in one file
 	maxPathBytes   = 512 << 20 // what the parser's own bookkeeping of paths may take
-	maxNodeSize    = 1 << 30   // where node.size saturates
+	maxNodeSize    = 1 << 29   // where node.size saturates
 	maxScalarShown = 60        // characters of a value that a message quotes
 )
 
@@ -195,7 +196,8 @@ func checkText(data []byte) *syntaxFault {
 // which recurses once for each level, sees the file.
 func checkTokens(tokens token.Tokens) *syntaxFault {
 	type level struct {
-		col, keys int
+		col, keys int // keys: bytes of the keys above and here
+		entries   int // keys of the mapping so far
 		flow      bool
 	}
 	levels := make([]level, 1, maxDepth)
@@ -230,10 +232,17 @@ func checkTokens(tokens token.Tokens) *syntaxFault {
 			if top.flow {
 				top.keys = levels[len(levels)-2].keys + keyLen
 			} else {
+				entries := 0
 				for len(levels) > 1 && levels[len(levels)-1].col >= col {
+					if below := levels[len(levels)-1]; below.col == col {
+						entries = below.entries
+					}
 					levels = levels[:len(levels)-1]
 				}
-				levels = append(levels, level{col: col, keys: levels[len(levels)-1].keys + keyLen})
+				levels = append(levels, level{col: col, entries: entries, keys: levels[len(levels)-1].keys + keyLen})
+			}
+			if tk.Type == token.MappingValueType {
+				levels[len(levels)-1].entries++
 			}
 		}
 		pathBytes += levels[len(levels)-1].keys
@@ -243,6 +252,8 @@ func checkTokens(tokens token.Tokens) *syntaxFault {
 		switch {
 		case len(levels) > maxDepth+1 || marks > maxDepth:
 			return at(fmt.Sprintf("nested more than %d levels deep", maxDepth), "flatten this part")
+		case levels[len(levels)-1].entries > maxKeys:
+			return at(fmt.Sprintf("a mapping with more than %d keys", maxKeys), "split it, or make a list of it")
 		case pathBytes > maxPathBytes:
 			return at("keys this long in this number are refused", "shorten the keys above")
 		}
@@ -286,11 +297,12 @@ type converter struct {
 	anchors  map[string]*node
 	expanded int // nodes reached through aliases so far
 	fault    *syntaxFault
-	refuse   bool // anchors and aliases end the conversion: see parseParts
+	refuse   bool  // anchors and aliases end the conversion: see parseParts
+	offset   int32 // lines before the text that the parser was given
 }
 
 func (c *converter) fail(n ast.Node, message, help string) *node {
-	line, col := position(n)
+	line, col := c.position(n)
 	if c.fault == nil {
 		c.fault = &syntaxFault{line, col, message, help}
 	}
@@ -316,6 +328,12 @@ func position(n ast.Node) (line, col int32) {
 	return 1, 1
 }
 
+// position is where a value begins in the file.
+func (c *converter) position(n ast.Node) (line, col int32) {
+	line, col = position(n)
+	return line + c.offset, col
+}
+
 func (c *converter) convert(n ast.Node, depth int) *node {
 	if c.fault != nil {
 		return &node{size: 1}
@@ -327,7 +345,7 @@ func (c *converter) convert(n ast.Node, depth int) *node {
 		return c.fail(n, fmt.Sprintf("nested more than %d levels deep", maxDepth), "flatten this part")
 	}
 	scalar := func(k kind) *node {
-		line, col := position(n)
+		line, col := c.position(n)
 		return &node{kind: k, line: line, col: col, size: 1, text: n.GetToken().Value}
 	}
 	switch v := n.(type) {
@@ -351,7 +369,7 @@ func (c *converter) convert(n ast.Node, depth int) *node {
 		out.text, out.quoted = v.Value.Value, true
 		return out
 	case *ast.SequenceNode:
-		line, col := position(n)
+		line, col := c.position(n)
 		out := &node{kind: seqKind, line: line, col: col, kids: make([]kid, 0, len(v.Values))}
 		for _, e := range v.Values {
 			out.kids = append(out.kids, kid{node: c.convert(e, depth+1)})
@@ -417,7 +435,7 @@ func (c *converter) tag(v *ast.TagNode, depth int) *node {
 }
 
 func (c *converter) mapping(n ast.Node, values []*ast.MappingValueNode, depth int) *node {
-	line, col := position(n)
+	line, col := c.position(n)
 	out := &node{kind: mapKind, line: line, col: col, kids: make([]kid, 0, len(values))}
 	keys := keySet{}
 	var merges []*node
@@ -432,7 +450,7 @@ func (c *converter) mapping(n ast.Node, values []*ast.MappingValueNode, depth in
 		if !ok {
 			return out
 		}
-		kline, kcol := position(pair.Key)
+		kline, kcol := c.position(pair.Key)
 		value := c.convert(pair.Value, depth+1)
 		if first := keys.add(out, key); first >= 0 {
 			c.rep.add(Error, CodeDuplicateKey, kline, kcol,

@@ -14,8 +14,11 @@ type Config struct {
 	Env      string     // the overlay that was merged; empty for the base
 	Hash     string     // SHA-256 of the file's bytes and Env, hexadecimal
 	Services []*Service // in the order of the file
+	Alerts   []Alert    // in the order of the file
 
-	byName map[string]*Service // lower-case name
+	byName  map[string]*Service // lower-case name
+	secrets map[string]struct{} // values that came from secret-looking variables
+	tree    []*node             // the services' nodes, where Options.Origins asked for them
 }
 
 // Service finds a service by name, regardless of case.
@@ -195,6 +198,17 @@ type VolumeRestrictions struct {
 type CostLimits struct {
 	MaxInvocationsPerHour int     `yaml:"max_invocations_per_hour"`
 	MaxCostPerHour        float64 `yaml:"max_cost_per_hour"` // USD
+}
+
+// Alert is one entry of the alerts list (guide, Monitoring and Observability).
+type Alert struct {
+	Name          string        `yaml:"name"`
+	Condition     string        `yaml:"condition"`      // such as http_error_rate > 0.05
+	ExecutionType string        `yaml:"execution_type"` // http, shell, docker, serverless or any; any when the file gives none
+	Window        time.Duration `yaml:"window"`         // what counts and rates look back on; 1h when the file gives none
+	For           time.Duration `yaml:"for"`            // how long the condition must hold first; 0: at once
+	Severity      string        `yaml:"severity"`       // info, warning or critical; warning when the file gives none
+	Notify        []string      `yaml:"notify"`         // receivers; empty: the console and the log alone
 }
 
 // DefaultTimeout is how long an attempt of a type may take when neither row

@@ -80,7 +80,7 @@ func (c *cluster) init(ctx context.Context, password string, settings map[string
 		"-D", c.data(), "-U", superuser, "--pwfile", secret,
 		"--auth-local=trust", "--auth-host=scram-sha-256",
 		"-E", "UTF8", "--locale=C", "--no-sync")
-	if err := c.run(cmd); err != nil {
+	if err := c.run(ctx, cmd); err != nil {
 		return fmt.Errorf("create the database cluster with %s: %w", cmd.Path, err)
 	}
 	return c.configure(settings)
@@ -148,7 +148,7 @@ func (c *cluster) startAnywhere(ctx context.Context) (port int, err error) {
 func (c *cluster) start(ctx context.Context, port int) error {
 	cmd := exec.CommandContext(ctx, c.program("pg_ctl"), "start", "-w", "-s",
 		"-t", strconv.Itoa(startSeconds), "-D", c.data(), "-o", "-p "+strconv.Itoa(port))
-	if err := c.run(cmd); err != nil {
+	if err := c.run(ctx, cmd); err != nil {
 		return fmt.Errorf("start the server with %s: %w", cmd.Path, err)
 	}
 	return nil
@@ -157,7 +157,7 @@ func (c *cluster) start(ctx context.Context, port int) error {
 // run runs one of PostgreSQL's programs to its end. What it and the server
 // that it leaves behind write goes to the log; its share of that is the error's
 // text when it fails.
-func (c *cluster) run(cmd *exec.Cmd) error {
+func (c *cluster) run(ctx context.Context, cmd *exec.Cmd) error {
 	c.as.command(cmd, c.sockets())
 	log, err := os.OpenFile(c.logFile(), os.O_RDWR|os.O_CREATE|os.O_APPEND|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
@@ -184,6 +184,9 @@ func (c *cluster) run(cmd *exec.Cmd) error {
 	}
 	cmd.Stdout, cmd.Stderr = out, out
 	err = cmd.Run()
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = cause // rather than "signal: killed"
+	}
 	out.Close()
 	if err == nil {
 		return nil

@@ -58,7 +58,7 @@ func share(ctx context.Context, opts Options) (*Server, error) {
 		}
 		folders = slices.DeleteFunc(folders, func(f string) bool { return tried[f] })
 		if len(folders) == 0 {
-			return h.found(ctx, base, prefix, opts)
+			return h.establish(ctx, base, prefix, opts)
 		}
 		base.Close()
 		for _, folder := range folders {
@@ -76,18 +76,18 @@ func share(ctx context.Context, opts Options) (*Server, error) {
 
 // sharedName is how the folders of servers of the same make begin.
 func (h host) sharedName(opts Options) (string, error) {
-	make, err := json.Marshal([]any{h.bin, h.as.name, opts.settings()}) // map keys come out sorted
+	kind, err := json.Marshal([]any{h.bin, h.as.name, opts.settings()}) // map keys come out sorted
 	if err != nil {
 		return "", err
 	}
-	sum := sha256.Sum256(make)
+	sum := sha256.Sum256(kind)
 	return sharedPrefix + hex.EncodeToString(sum[:4]) + "-", nil
 }
 
-// found starts a shared server. The base is locked by the caller and let go
+// establish starts a shared server. The base is locked by the caller and let go
 // here, once the new folder is there to be seen; that one is locked until the
 // server runs, and others wait for it.
-func (h host) found(ctx context.Context, base *os.File, prefix string, opts Options) (*Server, error) {
+func (h host) establish(ctx context.Context, base *os.File, prefix string, opts Options) (*Server, error) {
 	defer base.Close()
 	folder, hold, err := h.base.newFolder(h.as, prefix)
 	if err != nil {

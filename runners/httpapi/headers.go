@@ -40,17 +40,11 @@ func (a *attempt) setHeaders() error {
 	if err := a.setServiceHeaders(); err != nil {
 		return err
 	}
-	hidden, header, err := a.runner.authorize(a.call.Service, h)
-	if err != nil {
-		return err
-	}
+	header, err := a.runner.authorize(a.call.Service, h, &a.secrets)
 	if header != "" {
 		a.private = append(a.private, header)
 	}
-	for _, secret := range hidden {
-		a.secrets.add(secret)
-	}
-	return nil
+	return err
 }
 
 // setIdempotencyKey sends the row's key, or the job's id, which is the same
@@ -140,13 +134,6 @@ func (a *attempt) takeRowHeaders(raw json.RawMessage) error {
 		a.private = append(a.private, canonical)
 	}
 	return nil
-}
-
-func apiKeyHeader(name string) string {
-	if name == "" {
-		return "X-Api-Key"
-	}
-	return http.CanonicalHeaderKey(name)
 }
 
 // trace adds the W3C traceparent of the span that ctx carries, if any.

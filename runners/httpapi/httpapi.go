@@ -138,7 +138,7 @@ func (r *Runner) Close() { r.routes.close() }
 func (r *Runner) Run(ctx context.Context, call runners.Call) (runners.Result, error) {
 	a := attempt{runner: r, call: call}
 	if err := ctx.Err(); err != nil {
-		return a.result, a.ended(ctx, err)
+		return a.result, a.ended(err)
 	}
 	if err := a.prepare(); err != nil {
 		return a.result, err

@@ -67,35 +67,36 @@ func (s secrets) longest() int {
 	return len(s[0])
 }
 
-// authorize puts the service's credentials on a request and returns their
-// secrets, and the header that carries them. Secrets are looked up now; an
-// unset variable is a *runners.ConfigError that names it.
-func (r *Runner) authorize(s *registry.Service, h http.Header) (hidden secrets, header string, err error) {
+// authorize puts the service's credentials on a request, and their secrets
+// into hidden. It returns the name of the header that carries them; empty
+// without auth_type. Secrets are looked up now; an unset variable is a
+// *runners.ConfigError that names it.
+func (r *Runner) authorize(s *registry.Service, h http.Header, hidden *secrets) (header string, err error) {
 	auth := s.RunnerConfig.AuthConfig
 	switch strings.ToLower(s.RunnerConfig.AuthType) {
 	case "", "none":
-		return nil, "", nil
+		return "", nil
 	case "bearer":
 		token, err := r.secret(s, "token_env_var", auth.TokenEnvVar)
 		if err != nil {
-			return nil, "", err
+			return "", err
 		}
 		hidden.add(token)
 		h.Set("Authorization", "Bearer "+token)
-		return hidden, "Authorization", nil
+		return "Authorization", nil
 	case "basic":
 		user, err := r.secret(s, "username_env_var", auth.UsernameEnvVar)
 		if err != nil {
-			return nil, "", err
+			return "", err
 		}
 		password := ""
 		if auth.PasswordEnvVar != "" {
 			if password, err = r.secret(s, "password_env_var", auth.PasswordEnvVar); err != nil {
-				return nil, "", err
+				return "", err
 			}
 		}
 		if strings.Contains(user, ":") {
-			return nil, "", &runners.ConfigError{Service: s.Name, Problem: "the environment variable " +
+			return "", &runners.ConfigError{Service: s.Name, Problem: "the environment variable " +
 				auth.UsernameEnvVar + " (auth_config.username_env_var) holds a colon, which basic authentication cannot carry"}
 		}
 		hidden.add(password)
@@ -106,26 +107,32 @@ func (r *Runner) authorize(s *registry.Service, h http.Header) (hidden secrets, 
 		pair := user + ":" + password
 		hidden.add(pair)
 		h.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(pair)))
-		return hidden, "Authorization", nil
+		return "Authorization", nil
 	case "api_key":
 		key, err := r.secret(s, "api_key_env_var", auth.APIKeyEnvVar)
 		if err != nil {
-			return nil, "", err
+			return "", err
+		}
+		header = apiKeyHeader(auth.HeaderName)
+		if !isToken(header) {
+			return "", &runners.ConfigError{Service: s.Name, Problem: "auth_config.header_name is not a header's name"}
 		}
 		hidden.add(key)
-		header = http.CanonicalHeaderKey(auth.HeaderName)
-		if header == "" {
-			header = "X-Api-Key"
-		}
-		if !isToken(header) {
-			return nil, "", &runners.ConfigError{Service: s.Name, Problem: "auth_config.header_name is not a header's name"}
-		}
 		h.Set(header, key)
-		return hidden, header, nil
+		return header, nil
 	default:
-		return nil, "", &runners.ConfigError{Service: s.Name, Problem: "auth_type " + s.RunnerConfig.AuthType +
+		return "", &runners.ConfigError{Service: s.Name, Problem: "auth_type " + s.RunnerConfig.AuthType +
 			" is not known: use bearer, basic, api_key or none"}
 	}
+}
+
+// apiKeyHeader is auth_config.header_name in its canonical form, or its
+// default.
+func apiKeyHeader(name string) string {
+	if name == "" {
+		return "X-Api-Key"
+	}
+	return http.CanonicalHeaderKey(name)
 }
 
 // secret reads the variable that a field of auth_config names. A line break

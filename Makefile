@@ -1,0 +1,64 @@
+# SpecQL Ops. `make` lists the targets. Needs Go (the version in go.mod);
+# scripts/setup installs the rest where it can.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# The build's own record of version control is off: Go refuses it in a clone
+# that another user owns. The same facts come in through the linker instead.
+export GOFLAGS := $(GOFLAGS) -buildvcs=false
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null | sed 's/^v//')
+COMMIT  ?= $(shell git rev-parse --short HEAD 2>/dev/null)
+DATE    ?= $(shell git log -1 --format=%cI 2>/dev/null)
+
+PACKAGE := github.com/specql/specql-ops/internal/version
+LDFLAGS := -s -w -X '$(PACKAGE).Version=$(VERSION)' -X '$(PACKAGE).Commit=$(COMMIT)' -X '$(PACKAGE).Date=$(DATE)'
+
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GORELEASER  := github.com/goreleaser/goreleaser/v2@v2.16.0
+
+.PHONY: help demo test check bench build snapshot clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
+
+# Without a terminal there is nobody to look at a console: the demo runs its
+# jobs for a while and prints what came of them.
+demo: ## a private PostgreSQL, sample services, an agent and the console
+	@scripts/setup demo >&2
+	@$(MAKE) --no-print-directory build >&2
+	@if [[ -t 0 && -t 1 ]]; then \
+		exec bin/specql-tui demo; \
+	else \
+		exec bin/specql-tui demo --headless --duration 20s --output json; \
+	fi
+
+test: ## every test with the race detector; the last line counts them
+	@scripts/setup test
+	@mkdir -p .cache
+	@go build -o .cache/testsum ./internal/testsum
+	@CGO_ENABLED=1 exec .cache/testsum -race ./...
+
+check: ## formatting, vet, staticcheck, layers, scripts, systemd unit
+	@scripts/check-format
+	go vet ./...
+	GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 go build ./...
+	go run $(STATICCHECK) ./...
+	go test ./internal/archtest
+	@scripts/check-scripts
+	@scripts/check-unit deploy/specql-agent.service
+
+bench: ## measure queue and runners on this machine
+	go run ./bench
+
+build: ## both programs, static, into bin/
+	@mkdir -p bin
+	CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o bin/ ./cmd/specql-agent ./cmd/specql-tui
+
+snapshot: ## archives, .deb and .rpm of this commit into dist/; publishes nothing
+	go run $(GORELEASER) release --snapshot --clean
+
+clean: ## remove what the other targets made
+	rm -rf bin dist .cache

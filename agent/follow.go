@@ -1,0 +1,56 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/specql/specql-ops/registry"
+)
+
+// Follow applies what the watcher finds until ctx ends: a good file is
+// applied whole, a bad one changes nothing and its reason becomes visible.
+func (a *Agent) Follow(ctx context.Context, w *registry.Watcher) {
+	go w.Run(ctx)
+	for e := range w.Events() {
+		switch {
+		case e.Config != nil:
+			a.mu.Lock()
+			before := a.opt.Config
+			a.mu.Unlock()
+			a.log.Info("registry changed", "changes", registry.Diff(before, e.Config).String())
+			a.Apply(e.Config)
+		case e.Err != nil:
+			a.Reject(e.Err.Error())
+		default:
+			a.Reject(firstError(e.Diags))
+		}
+	}
+}
+
+func firstError(ds registry.Diagnostics) string {
+	for _, d := range ds {
+		if d.Severity == registry.Error {
+			if more := ds.Errors() - 1; more > 0 {
+				return fmt.Sprintf("%s:%d:%d: %s (and %d more)", d.File, d.Line, d.Column, d.Message, more)
+			}
+			return fmt.Sprintf("%s:%d:%d: %s", d.File, d.Line, d.Column, d.Message)
+		}
+	}
+	return "the file has faults"
+}
+
+// unenforced names the fields of the registry that this version accepts and
+// does not act on, so that nobody trusts a limit that does not hold.
+func unenforced(c *registry.Config) []string {
+	var out []string
+	for _, s := range c.Services {
+		p := &s.SecurityPolicy
+		if p.RateLimitPerMinute > 0 {
+			out = append(out, s.Name+": rate_limit_per_minute")
+		}
+		if p.CircuitBreaker != nil {
+			out = append(out, s.Name+": circuit_breaker")
+		}
+	}
+	return out
+}

@@ -1,0 +1,238 @@
+// Command specql-agent watches the service registry, claims jobs from
+// jobs.tb_job_run, runs them under the registry's policy and records results.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/spf13/cobra"
+
+	"github.com/specql/specql-ops/agent"
+	"github.com/specql/specql-ops/internal/version"
+	"github.com/specql/specql-ops/jobs"
+	"github.com/specql/specql-ops/ops"
+	"github.com/specql/specql-ops/registry"
+	"github.com/specql/specql-ops/runners"
+	"github.com/specql/specql-ops/runners/httpapi"
+	"github.com/specql/specql-ops/runners/shell"
+)
+
+// The exit statuses that scripts may rely on.
+const (
+	exitUsage    = 2
+	exitYAML     = 3
+	exitConfig   = 4
+	exitDatabase = 5
+)
+
+// exitError carries the status that a failure ends the program with.
+type exitError struct {
+	status int
+	err    error
+}
+
+func (e *exitError) Error() string { return e.err.Error() }
+func (e *exitError) Unwrap() error { return e.err }
+
+func main() {
+	shell.ShimMain()
+	if err := command().ExecuteContext(context.Background()); err != nil {
+		fmt.Fprintln(os.Stderr, "specql-agent:", strings.TrimSpace(err.Error()))
+		status := exitUsage
+		if e := (*exitError)(nil); errors.As(err, &e) {
+			status = e.status
+		}
+		os.Exit(status)
+	}
+}
+
+type flags struct {
+	registry, env, databaseURL, name, logFormat, logLevel string
+	types                                                 []string
+	slots                                                 int
+	lease, drain                                          time.Duration
+}
+
+func command() *cobra.Command {
+	var f flags
+	cmd := &cobra.Command{
+		Use:   "specql-agent",
+		Short: "Claims jobs from jobs.tb_job_run and runs them under the registry's policy",
+		Long: "specql-agent watches the service registry, claims jobs, runs them and records their results.\n" +
+			"SIGTERM stops claiming and lets running jobs finish for --drain-timeout; a second one hands them\n" +
+			"back at once. SIGHUP reads the registry again. Every flag is also a variable: --drain-timeout is\n" +
+			"SPECQL_DRAIN_TIMEOUT.",
+		Version:       version.String(),
+		Args:          cobra.NoArgs,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return run(cmd.Context(), f) },
+	}
+	cmd.SetVersionTemplate("specql-agent {{.Version}}\n")
+	v := cmd.Flags()
+	v.StringVar(&f.registry, "registry", env("REGISTRY", "registry/service_registry.yaml"), "the service registry")
+	v.StringVar(&f.env, "env", env("ENV", ""), "environment whose overlay is merged: development, staging, production …")
+	v.StringVar(&f.databaseURL, "database-url", "", "PostgreSQL; else SPECQL_DATABASE_URL, DATABASE_URL, PG* variables")
+	v.StringVar(&f.name, "name", env("NAME", ""), "the agent's name on screens (default: the host's)")
+	v.StringSliceVar(&f.types, "types", strings.Split(env("TYPES", "http,shell"), ","), "execution types to take")
+	v.IntVar(&f.slots, "slots", envInt("SLOTS", 100), "jobs at once")
+	v.DurationVar(&f.lease, "lease", envDuration("LEASE", 15*time.Second), "without a heartbeat for so long the jobs are taken over")
+	v.DurationVar(&f.drain, "drain-timeout", envDuration("DRAIN_TIMEOUT", 30*time.Second), "running jobs get so long when the agent stops")
+	v.StringVar(&f.logFormat, "log-format", env("LOG_FORMAT", "text"), "text or json")
+	v.StringVar(&f.logLevel, "log-level", env("LOG_LEVEL", "info"), "debug, info, warn or error")
+	cmd.AddCommand(doctor())
+	return cmd
+}
+
+func run(ctx context.Context, f flags) error {
+	log, err := logger(f.logFormat, f.logLevel)
+	if err != nil {
+		return &exitError{exitUsage, err}
+	}
+	config, err := load(f)
+	if err != nil {
+		return err
+	}
+	url := ops.DatabaseURL(f.databaseURL, os.Getenv)
+	if err := checkDatabase(ctx, url); err != nil {
+		return &exitError{exitDatabase, err}
+	}
+	taken, isolation, closeAll, err := makeRunners(f.types, log)
+	if err != nil {
+		return err
+	}
+	defer closeAll()
+	a, err := agent.New(agent.Options{DatabaseURL: url, Config: config, Runners: taken, Name: f.name,
+		Version: version.Short(), Isolation: isolation, Slots: f.slots, Lease: f.lease, Drain: f.drain, Log: log})
+	if err != nil {
+		return &exitError{exitUsage, err}
+	}
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	watcher := registry.NewWatcher(f.registry, registry.Options{Env: f.env}, registry.WatchOptions{Loaded: config.Hash, Logger: log})
+	go a.Follow(ctx, watcher)
+	go signals(ctx, a, watcher)
+	daemon.SdNotify(false, daemon.SdNotifyReady)
+	if err := a.Run(ctx); err != nil {
+		return &exitError{exitDatabase, err}
+	}
+	return nil
+}
+
+// signals reloads on SIGHUP, and ends a drain on the second SIGTERM or SIGINT.
+func signals(ctx context.Context, a *agent.Agent, w *registry.Watcher) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	again := make(chan os.Signal, 1)
+	for {
+		select {
+		case <-hup:
+			w.Reload()
+		case <-ctx.Done():
+			daemon.SdNotify(false, daemon.SdNotifyStopping)
+			signal.Notify(again, syscall.SIGTERM, os.Interrupt)
+			<-again
+			a.Halt()
+			return
+		}
+	}
+}
+
+// load reads the registry; all its faults are printed, and none is applied.
+func load(f flags) (*registry.Config, error) {
+	config, diags, err := registry.Load(f.registry, registry.Options{Env: f.env})
+	if err != nil {
+		return nil, &exitError{exitUsage, err}
+	}
+	diags.WriteText(os.Stderr)
+	if config == nil {
+		status := exitConfig
+		if diags.Unreadable() {
+			status = exitYAML
+		}
+		return nil, &exitError{status, fmt.Errorf("the registry %s has %d faults: mend them and start again", f.registry, diags.Errors())}
+	}
+	return config, nil
+}
+
+// checkDatabase gives the clear words for what may be wrong before the loop
+// starts to wait for it.
+func checkDatabase(ctx context.Context, url string) error {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	pool, err := ops.Connect(ctx, url, "specql-agent")
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	return ops.CheckMigrated(ctx, pool)
+}
+
+func makeRunners(types []string, log *slog.Logger) (made []runners.Runner, isolation string, closeAll func(), err error) {
+	var closers []func()
+	closeAll = func() {
+		for _, c := range slices.Backward(closers) {
+			c()
+		}
+	}
+	for _, word := range types {
+		t, err := jobs.ParseExecutionType(word)
+		if err != nil {
+			return nil, "", closeAll, &exitError{exitUsage, fmt.Errorf("--types: %w", err)}
+		}
+		switch t {
+		case jobs.HTTP:
+			r := httpapi.New(httpapi.Options{Version: version.Short(), Log: log})
+			closers = append(closers, r.Close)
+			made = append(made, r)
+		case jobs.Shell:
+			r, err := shell.New(shell.Options{Log: log})
+			if err != nil {
+				return nil, "", closeAll, &exitError{exitConfig, err}
+			}
+			closers = append(closers, r.Close)
+			made = append(made, r)
+			isolation = string(shell.Probe().Level)
+		default:
+			return nil, "", closeAll, &exitError{exitUsage, fmt.Errorf("--types: this version runs http and shell, not %s", t)}
+		}
+	}
+	return made, isolation, closeAll, nil
+}
+
+func doctor() *cobra.Command {
+	return &cobra.Command{
+		Use:   "doctor",
+		Short: "Say what this host can run, and at which isolation",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), shell.Probe())
+			return err
+		},
+	}
+}
+
+func logger(format, level string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("--log-level: %q is not debug, info, warn or error", level)
+	}
+	opt := &slog.HandlerOptions{Level: l}
+	switch format {
+	case "text":
+		return slog.New(slog.NewTextHandler(os.Stderr, opt)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(os.Stderr, opt)), nil
+	}
+	return nil, fmt.Errorf("--log-format: %q is not text or json", format)
+}

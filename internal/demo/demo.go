@@ -1,0 +1,260 @@
+// Package demo shows the product at work on this machine alone: a private
+// PostgreSQL with an HTTP-only application's jobs, a local HTTP service, the
+// example scripts, the migration, an agent, and jobs that keep coming. It
+// leaves nothing behind and touches nothing of the host's.
+package demo
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/specql/specql-ops/agent"
+	"github.com/specql/specql-ops/examples"
+	"github.com/specql/specql-ops/internal/appschema"
+	"github.com/specql/specql-ops/internal/devdb"
+	"github.com/specql/specql-ops/internal/version"
+	"github.com/specql/specql-ops/migrations"
+	"github.com/specql/specql-ops/registry"
+	"github.com/specql/specql-ops/runners"
+	"github.com/specql/specql-ops/runners/httpapi"
+	"github.com/specql/specql-ops/runners/shell"
+)
+
+// Options says how the demo runs.
+type Options struct {
+	Headless bool          // no console: feed for Duration, wait until the queue is empty, report
+	Duration time.Duration // of a headless run's feeding; 20 s when 0
+	// Console opens the console on the database and returns when it is left.
+	// Required unless Headless.
+	Console func(ctx context.Context, url string) error
+	Log     io.Writer // what happens, a line each; nil: nobody reads
+}
+
+// Result is what a headless run reports.
+type Result struct {
+	Types     map[string]TypeResult `json:"types"`
+	Migration Migration             `json:"migration"`
+	Lost      int                   `json:"lost"` // jobs that were inserted and did not come to an end
+}
+
+// TypeResult is one execution type's part. Durations are of the last attempt.
+type TypeResult struct {
+	Completed int     `json:"completed"`
+	Failed    int     `json:"failed"` // for good: no attempt is left
+	P50       float64 `json:"p50_ms"`
+	P95       float64 `json:"p95_ms"`
+}
+
+// Migration says what migrate-schema did.
+type Migration struct {
+	Applied []string `json:"applied"`
+	Seconds float64  `json:"seconds"`
+}
+
+// database is the demo's database on its private server.
+const database = "shop"
+
+// Run runs the demo until its console is left, its time is over or ctx ends,
+// and cleans up.
+func Run(ctx context.Context, opt Options) (result Result, err error) {
+	if opt.Duration == 0 {
+		opt.Duration = 20 * time.Second
+	}
+	if opt.Log == nil {
+		opt.Log = io.Discard
+	}
+	say := func(format string, args ...any) { fmt.Fprintf(opt.Log, format+"\n", args...) }
+
+	server, err := devdb.Start(ctx, devdb.Options{Durable: true})
+	if err != nil {
+		return result, err
+	}
+	defer server.Stop()
+	if err := server.CreateDatabase(ctx, database); err != nil {
+		return result, err
+	}
+	url := server.URL(database)
+	say("PostgreSQL %s, private: %s", server.Version(), url)
+	pool, err := pgxpool.New(ctx, url)
+	if err != nil {
+		return result, err
+	}
+	defer pool.Close()
+
+	finished, pending, err := seed(ctx, pool)
+	if err != nil {
+		return result, err
+	}
+	say("an HTTP-only application with %d finished and %d pending jobs", finished, pending)
+
+	if result.Migration, err = migrate(ctx, url); err != nil {
+		return result, err
+	}
+	say("migrated to multi-execution in %.2f s: %v", result.Migration.Seconds, result.Migration.Applied)
+
+	service, err := startService()
+	if err != nil {
+		return result, err
+	}
+	defer service.stop()
+	agentDone, stopAgent, err := startAgent(ctx, opt, url, service.url)
+	if err != nil {
+		return result, err
+	}
+	defer func() {
+		if stopErr := stopAgent(); err == nil {
+			err = stopErr
+		}
+	}()
+
+	feeding, stopFeed := context.WithCancel(ctx)
+	defer stopFeed()
+	fed := make(chan error, 1)
+	go func() { fed <- feed(feeding, pool) }()
+	if !opt.Headless {
+		err := opt.Console(ctx, url)
+		stopFeed()
+		<-fed
+		return result, err
+	}
+	say("jobs are coming for %s", opt.Duration)
+	select {
+	case <-time.After(opt.Duration):
+	case <-ctx.Done():
+		return result, ctx.Err()
+	case err := <-fed:
+		return result, fmt.Errorf("feeding jobs: %w", err)
+	case err := <-agentDone:
+		return result, fmt.Errorf("the agent ended: %w", err)
+	}
+	stopFeed()
+	if err := <-fed; err != nil {
+		return result, fmt.Errorf("feeding jobs: %w", err)
+	}
+	say("waiting until the queue is empty")
+	if err := waitEmpty(ctx, pool, 2*time.Minute); err != nil {
+		return result, err
+	}
+	return report(ctx, pool, result)
+}
+
+func migrate(ctx context.Context, url string) (Migration, error) {
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		return Migration{}, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	done, err := migrations.Apply(ctx, conn, migrations.Options{})
+	return Migration{Applied: done.Applied, Seconds: done.Seconds}, err
+}
+
+// startAgent unpacks the examples and runs an agent on them in this process.
+// What it logs goes to a file beside the registry, not over the console.
+func startAgent(ctx context.Context, opt Options, url, serviceURL string) (done <-chan error, stop func() error, err error) {
+	dir, err := unpack()
+	if err != nil {
+		return nil, nil, err
+	}
+	vars := map[string]string{"SPECQL_DEMO_URL": serviceURL, "SPECQL_DEMO_SCRIPTS": filepath.Join(dir, "scripts")}
+	read := registry.Options{LookupEnv: func(name string) (string, bool) { v, ok := vars[name]; return v, ok }}
+	file := filepath.Join(dir, "registry", "service_registry.yaml")
+	config, diags, err := registry.Load(file, read)
+	if err == nil {
+		err = diags.Err()
+	}
+	if err != nil {
+		os.RemoveAll(dir)
+		return nil, nil, err
+	}
+	logFile, err := os.Create(filepath.Join(dir, "agent.log"))
+	if err != nil {
+		os.RemoveAll(dir)
+		return nil, nil, err
+	}
+	log := slog.New(slog.NewTextHandler(logFile, nil))
+	sh, err := shell.New(shell.Options{Log: log})
+	if err != nil {
+		os.RemoveAll(dir)
+		return nil, nil, err
+	}
+	web := httpapi.New(httpapi.Options{LookupEnv: read.LookupEnv, Version: version.Short(), Log: log})
+	a, err := agent.New(agent.Options{DatabaseURL: url, Config: config, Name: "demo", Version: version.Short(),
+		Runners: []runners.Runner{web, sh}, Isolation: string(shell.Probe().Level), Slots: 50,
+		RetryBase: 200 * time.Millisecond, Drain: 10 * time.Second, Log: log})
+	if err != nil {
+		os.RemoveAll(dir)
+		return nil, nil, err
+	}
+	fmt.Fprintf(opt.Log, "agent with registry %s, log %s\n", file, logFile.Name())
+	working, cancel := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- a.Run(working) }()
+	go a.Follow(working, registry.NewWatcher(file, read, registry.WatchOptions{Loaded: config.Hash, Logger: log}))
+	stop = func() error {
+		cancel()
+		err := <-ended
+		web.Close()
+		sh.Close()
+		logFile.Close()
+		os.RemoveAll(dir)
+		return err
+	}
+	return ended, stop, nil
+}
+
+// unpack writes the examples where any user may read them: shell jobs may run
+// as another one.
+func unpack() (string, error) {
+	dir, err := os.MkdirTemp("", "specql-demo-")
+	if err != nil {
+		return "", err
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return "", err
+	}
+	err = fs.WalkDir(examples.Files, ".", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		target := filepath.Join(dir, path)
+		if entry.IsDir() {
+			return os.MkdirAll(target, 0o755)
+		}
+		content, err := examples.Files.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(target, content, 0o755)
+	})
+	if err != nil {
+		os.RemoveAll(dir)
+		return "", err
+	}
+	return dir, nil
+}
+
+// seed makes the past of an HTTP-only application: some thousands of finished
+// jobs and some that wait.
+func seed(ctx context.Context, pool *pgxpool.Pool) (finished, pending int, err error) {
+	if _, err := pool.Exec(ctx, appschema.HTTPOnly); err != nil {
+		return 0, 0, fmt.Errorf("the application's schema: %w", err)
+	}
+	tag, err := pool.Exec(ctx, seedFinishedSQL)
+	if err != nil {
+		return 0, 0, fmt.Errorf("the application's finished jobs: %w", err)
+	}
+	waiting, err := pool.Exec(ctx, seedPendingSQL)
+	if err != nil {
+		return 0, 0, fmt.Errorf("the application's pending jobs: %w", err)
+	}
+	return int(tag.RowsAffected()), int(waiting.RowsAffected()), nil
+}

@@ -1,0 +1,131 @@
+package migrations
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// MinServer is the oldest PostgreSQL that the migrations run on: 13 brought
+// gen_random_uuid() into the server.
+const MinServer = 13
+
+// VersionError says that the server is older than MinServer.
+type VersionError struct {
+	Server string // as the server words it
+}
+
+func (e *VersionError) Error() string {
+	return fmt.Sprintf("the server is PostgreSQL %s: multi-execution needs %d or newer; upgrade it and run this again", e.Server, MinServer)
+}
+
+// Privilege is one right that the role lacks.
+type Privilege struct {
+	Lacks string `json:"lacks"` // "CREATE on schema jobs"
+	Grant string `json:"grant"` // the statement that gives it
+}
+
+// PrivilegeError says what the role may not do. Nothing was changed.
+type PrivilegeError struct {
+	Role    string
+	Missing []Privilege
+}
+
+func (e *PrivilegeError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "role %s may not migrate this database; it lacks", e.Role)
+	for i, p := range e.Missing {
+		if i > 0 {
+			b.WriteString(";")
+		}
+		fmt.Fprintf(&b, " %s (as an administrator run: %s)", p.Lacks, p.Grant)
+	}
+	return b.String()
+}
+
+// PartitionedError says that jobs.tb_job_run is partitioned.
+type PartitionedError struct{}
+
+func (e *PartitionedError) Error() string {
+	return "jobs.tb_job_run is partitioned: indexes cannot be built CONCURRENTLY on a partitioned table, " +
+		"so it cannot be migrated while the application works; move the jobs to a plain table of that name first"
+}
+
+// ForeignTableError says that jobs.tb_job_run is not an application's jobs
+// table. Nothing was changed.
+type ForeignTableError struct {
+	Kind    string   // "view", "foreign table"; empty for a plain table
+	Missing []string // what the columns lack
+}
+
+func (e *ForeignTableError) Error() string {
+	if e.Kind != "" {
+		return fmt.Sprintf("jobs.tb_job_run is a %s, not the table of a SpecQL application: rename it, or choose another database", e.Kind)
+	}
+	return fmt.Sprintf("jobs.tb_job_run is not the jobs table of a SpecQL application; it lacks %s: "+
+		"add what is missing, or choose another database", strings.Join(e.Missing, ", "))
+}
+
+// JobsLostError refuses a way down that would make jobs of other types look
+// like http jobs. Options.Force overrides it.
+type JobsLostError struct {
+	Type string // a type that such a job has
+}
+
+func (e *JobsLostError) Error() string {
+	return fmt.Sprintf("there are jobs of type %s, which an HTTP-only schema cannot tell from http jobs: "+
+		"delete those whose execution_type is not http, or give --force to keep them without their type", e.Type)
+}
+
+// PartialError says how far a migration came. Running it again goes on from
+// there.
+type PartialError struct {
+	Migration string   // the one that failed
+	Applied   []string // those that this run finished before
+	Failed    Step
+	Index     int // the failed step's place, from 1
+	Count     int
+	Err       error
+}
+
+func (e *PartialError) Error() string {
+	where := ""
+	var pg *pgconn.PgError
+	if errors.As(e.Err, &pg) && pg.Detail != "" {
+		where = " (" + pg.Detail + ")"
+	}
+	return fmt.Sprintf("migration %s stopped at step %d of %d, %q: %v%s; what came before it is done: mend the cause and run it again",
+		e.Migration, e.Index, e.Count, e.Failed.Name, e.Err, where)
+}
+
+func (e *PartialError) Unwrap() error { return e.Err }
+
+// IncompleteError says that all steps ran and objects are still not as they
+// should be.
+type IncompleteError struct {
+	Findings []Finding
+}
+
+func (e *IncompleteError) Error() string {
+	var names []string
+	for _, f := range e.Findings {
+		names = append(names, fmt.Sprintf("%s %s is %s", f.Kind, f.Name, f.State))
+	}
+	return "all its steps ran, but " + strings.Join(names, ", ")
+}
+
+// Codes of PostgreSQL (its manual, appendix A).
+const (
+	lockNotAvailable     = "55P03"
+	deadlockDetected     = "40P01"
+	serializationFailure = "40001"
+)
+
+// contended tells whether an error went away by itself in time.
+func contended(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) &&
+		(pg.Code == lockNotAvailable || pg.Code == deadlockDetected || pg.Code == serializationFailure)
+}

@@ -1,0 +1,246 @@
+package ops
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/specql/specql-ops/jobs"
+)
+
+// MaxPage is the most rows that ListJobs gives at once.
+const MaxPage = 1000
+
+// CountCap bounds CountJobs.
+const CountCap = 100000
+
+// ErrNoJob says that no job has the id that was asked for.
+var ErrNoJob = errors.New("no such job")
+
+// Both queries take the filter as $1 to $7, a stretch of time as $8 (from) and
+// $9 (to), the cursor as $10 and $11, and the size as $12. Null means no bound.
+const olderSQL = `
+SELECT id, identifier, service_name, operation, execution_type, status, coalesce(attempts, 0), coalesce(max_attempts, 3),
+       created_at, started_at, completed_at, retry_at, duration_seconds, coalesce(error_message, '')
+  FROM jobs.tb_job_run
+ WHERE ($1::text[] IS NULL OR execution_type = ANY ($1)) AND ($2::text[] IS NULL OR status = ANY ($2))
+   AND ($3::text[] IS NULL OR service_name = ANY ($3)) AND ($4::uuid[] IS NULL OR id = ANY ($4))
+   AND ($5::text IS NULL OR strpos(lower(service_name), lower($5)) > 0 OR strpos(lower(operation), lower($5)) > 0
+        OR strpos(lower(identifier), lower($5)) > 0)
+   AND ($6::timestamptz IS NULL OR created_at <= $6) AND ($7::timestamptz IS NULL OR created_at >= $7)
+   AND ($8::timestamptz IS NULL OR created_at >= $8) AND ($9::timestamptz IS NULL OR created_at < $9)
+   AND ($10::timestamptz IS NULL OR (created_at <= $10 AND (created_at, id) < ($10, $11::uuid)))
+   AND created_at IS NOT NULL
+ ORDER BY created_at DESC, id DESC LIMIT $12`
+
+const newerSQL = `
+SELECT id, identifier, service_name, operation, execution_type, status, coalesce(attempts, 0), coalesce(max_attempts, 3),
+       created_at, started_at, completed_at, retry_at, duration_seconds, coalesce(error_message, '')
+  FROM jobs.tb_job_run
+ WHERE ($1::text[] IS NULL OR execution_type = ANY ($1)) AND ($2::text[] IS NULL OR status = ANY ($2))
+   AND ($3::text[] IS NULL OR service_name = ANY ($3)) AND ($4::uuid[] IS NULL OR id = ANY ($4))
+   AND ($5::text IS NULL OR strpos(lower(service_name), lower($5)) > 0 OR strpos(lower(operation), lower($5)) > 0
+        OR strpos(lower(identifier), lower($5)) > 0)
+   AND ($6::timestamptz IS NULL OR created_at <= $6) AND ($7::timestamptz IS NULL OR created_at >= $7)
+   AND ($8::timestamptz IS NULL OR created_at >= $8) AND ($9::timestamptz IS NULL OR created_at < $9)
+   AND ($10::timestamptz IS NULL OR (created_at >= $10 AND (created_at, id) > ($10, $11::uuid)))
+   AND created_at IS NOT NULL
+ ORDER BY created_at, id LIMIT $12`
+
+const countSQL = `
+SELECT count(*) FROM (SELECT FROM jobs.tb_job_run
+ WHERE ($1::text[] IS NULL OR execution_type = ANY ($1)) AND ($2::text[] IS NULL OR status = ANY ($2))
+   AND ($3::text[] IS NULL OR service_name = ANY ($3)) AND ($4::uuid[] IS NULL OR id = ANY ($4))
+   AND ($5::text IS NULL OR strpos(lower(service_name), lower($5)) > 0 OR strpos(lower(operation), lower($5)) > 0
+        OR strpos(lower(identifier), lower($5)) > 0)
+   AND ($6::timestamptz IS NULL OR created_at <= $6) AND ($7::timestamptz IS NULL OR created_at >= $7)
+ LIMIT $8) few`
+
+// stretches are how far the list looks in one step. created_at has a block
+// range index only, cheap for writers; a step reads the blocks of its stretch,
+// so that a page of the newest jobs costs the same however long the table is.
+var stretches = []time.Duration{10 * time.Second, time.Minute, 10 * time.Minute, time.Hour, 6 * time.Hour,
+	24 * time.Hour, 7 * 24 * time.Hour, 30 * 24 * time.Hour}
+
+// ListJobs returns the jobs that the filter selects, newest first, by keyset.
+// A page shorter than its size is the last one in its direction.
+func ListJobs(ctx context.Context, db jobs.Querier, f Filter, p Page) ([]JobRow, error) {
+	if p.Size < 1 || p.Size > MaxPage {
+		return nil, fmt.Errorf("a page of %d jobs is out of range: give 1 to %d", p.Size, MaxPage)
+	}
+	var now time.Time
+	if err := db.QueryRow(ctx, `SELECT now()`).Scan(&now); err != nil {
+		return nil, Explain(err)
+	}
+	list := lister{db: db, filter: f.args(now), size: p.Size, direct: len(f.IDs) > 0}
+	if p.Before != (Cursor{}) {
+		rows, err := list.newer(ctx, p.Before)
+		slices.Reverse(rows)
+		return rows, Explain(err)
+	}
+	rows, err := list.older(ctx, p.After, now)
+	return rows, Explain(err)
+}
+
+type lister struct {
+	db     jobs.Querier
+	filter []any
+	size   int
+	direct bool // by id: one step finds all
+}
+
+// older walks back in time from the cursor, or from the newest job.
+func (l lister) older(ctx context.Context, after Cursor, now time.Time) ([]JobRow, error) {
+	start := now
+	if after != (Cursor{}) {
+		start = after.CreatedAt
+	}
+	var out []JobRow
+	var to *time.Time // the first step has no upper bound: clocks differ
+	for _, d := range l.steps() {
+		from := start.Add(-d)
+		if err := l.step(ctx, olderSQL, &from, to, after, &out); err != nil || len(out) == l.size {
+			return out, err
+		}
+		to = &from
+	}
+	return out, l.step(ctx, olderSQL, nil, to, after, &out)
+}
+
+// newer walks forward in time from the cursor; its rows are oldest first.
+func (l lister) newer(ctx context.Context, before Cursor) ([]JobRow, error) {
+	var out []JobRow
+	from := before.CreatedAt
+	for _, d := range l.steps() {
+		to := before.CreatedAt.Add(d)
+		if err := l.step(ctx, newerSQL, &from, &to, before, &out); err != nil || len(out) == l.size {
+			return out, err
+		}
+		from = to
+	}
+	return out, l.step(ctx, newerSQL, &from, nil, before, &out)
+}
+
+func (l lister) steps() []time.Duration {
+	if l.direct {
+		return nil
+	}
+	return stretches
+}
+
+// step appends what one stretch holds, up to the page's size.
+func (l lister) step(ctx context.Context, sql string, from, to *time.Time, c Cursor, out *[]JobRow) error {
+	var at *time.Time
+	if c != (Cursor{}) {
+		at = &c.CreatedAt
+	}
+	// Planned for these very values: the filter's null parts vanish.
+	args := append([]any{pgx.QueryExecModeCacheDescribe}, l.filter...)
+	rows, err := l.db.Query(ctx, sql, append(args, from, to, at, c.ID, l.size-len(*out))...)
+	if err != nil {
+		return err
+	}
+	more, err := pgx.CollectRows(rows, pgx.RowToStructByPos[JobRow])
+	*out = append(*out, more...)
+	return err
+}
+
+// args are the filter as the queries' $1 to $7.
+func (f Filter) args(now time.Time) []any {
+	var text *string
+	if f.Text != "" {
+		text = &f.Text
+	}
+	bound := func(age time.Duration) *time.Time {
+		if age <= 0 {
+			return nil
+		}
+		return new(now.Add(-age))
+	}
+	return []any{f.Types, f.Statuses, f.Services, f.IDs, text, bound(f.OlderThan), bound(f.NewerThan)}
+}
+
+// CountJobs counts the jobs that the filter selects, up to CountCap; capped
+// says that there are more.
+func CountJobs(ctx context.Context, db jobs.Querier, f Filter) (n int64, capped bool, err error) {
+	var now time.Time
+	if err := db.QueryRow(ctx, `SELECT now()`).Scan(&now); err != nil {
+		return 0, false, Explain(err)
+	}
+	args := append([]any{pgx.QueryExecModeCacheDescribe}, f.args(now)...)
+	err = db.QueryRow(ctx, countSQL, append(args, CountCap+1)...).Scan(&n)
+	return min(n, CountCap), n > CountCap, Explain(err)
+}
+
+const jobSQL = `
+SELECT r.id, r.identifier, r.service_name, r.operation, r.execution_type, r.status, coalesce(r.attempts, 0),
+       coalesce(r.max_attempts, 3), coalesce(r.created_at, r.updated_at, 'epoch'), r.started_at, r.completed_at, r.retry_at,
+       r.duration_seconds, coalesce(r.error_message, ''), r.input_data, r.output_data, r.runner_config, r.resource_usage,
+       r.security_context, r.timeout_seconds, coalesce(r.tenant_id::text, ''), coalesce(r.triggered_by::text, ''),
+       coalesce(r.correlation_id, ''), coalesce(r.idempotency_key, ''), coalesce(r.entity_type, ''),
+       coalesce(r.entity_pk, ''), coalesce(r.updated_at, r.created_at, 'epoch'), coalesce(a.name, ''),
+       extract(epoch FROM now() - coalesce(r.requeued_at, r.created_at, now()))::float8
+  FROM jobs.tb_job_run r LEFT JOIN jobs.tb_agent a ON a.id = r.agent_id
+ WHERE r.id = $1`
+
+const historySQL = `
+SELECT t.attempt, coalesce(a.name, ''), t.started_at, t.finished_at, t.duration_seconds, t.error_message,
+       coalesce(t.violation, '')
+  FROM jobs.tb_job_attempt t LEFT JOIN jobs.tb_agent a ON a.id = t.agent_id
+ WHERE t.job_id = $1 ORDER BY t.finished_at, t.attempt`
+
+// GetJob reads everything about one job. ErrNoJob says that there is none.
+func GetJob(ctx context.Context, db jobs.Querier, id jobs.ID) (JobDetail, error) {
+	d, err := getJob(ctx, db, id)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return d, fmt.Errorf("%w: %s: it may have been deleted by retention", ErrNoJob, id)
+	}
+	return d, Explain(err)
+}
+
+func getJob(ctx context.Context, db jobs.Querier, id jobs.ID) (JobDetail, error) {
+	var d JobDetail
+	var waited float64
+	err := db.QueryRow(ctx, jobSQL, id).Scan(&d.ID, &d.Identifier, &d.Service, &d.Operation, &d.Type, &d.Status,
+		&d.Attempts, &d.MaxAttempts, &d.CreatedAt, &d.StartedAt, &d.CompletedAt, &d.RetryAt, &d.DurationSeconds,
+		&d.Error, &d.Input, &d.Output, &d.RunnerConfig, &d.ResourceUsage, &d.SecurityContext, &d.TimeoutSeconds,
+		&d.TenantID, &d.TriggeredBy, &d.CorrelationID, &d.IdempotencyKey, &d.EntityType, &d.EntityPK, &d.UpdatedAt,
+		&d.Agent, &waited)
+	if err != nil {
+		return d, err
+	}
+	rows, err := db.Query(ctx, historySQL, id)
+	if err != nil {
+		return d, err
+	}
+	if d.History, err = pgx.CollectRows(rows, pgx.RowToStructByPos[AttemptRow]); err != nil {
+		return d, err
+	}
+	if d.Status == jobs.Pending {
+		h, err := readHolders(ctx, db)
+		if err != nil {
+			return d, err
+		}
+		t, err := laneType(ctx, db, d.Service, d.Type)
+		if err != nil {
+			return d, err
+		}
+		d.HeldReason = h.reason(t, time.Duration(waited*float64(time.Second)))
+	}
+	return d, nil
+}
+
+const laneTypeSQL = `
+SELECT coalesce((SELECT execution_type FROM jobs.tb_job_metric
+                  WHERE service_name = $1 AND minute > now() - interval '1 hour'
+                  ORDER BY minute DESC LIMIT 1), $2)`
+
+// laneType is what agents lately ran the service as, else what its row says.
+func laneType(ctx context.Context, db jobs.Querier, service string, row jobs.ExecutionType) (t jobs.ExecutionType, err error) {
+	err = db.QueryRow(ctx, laneTypeSQL, service, row).Scan(&t)
+	return t, err
+}

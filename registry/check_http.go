@@ -1,0 +1,303 @@
+package registry
+
+import (
+	"net"
+	"net/netip"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/specql/specql-ops/jobs"
+)
+
+// http checks what an HTTP service, or the HTTP fallback of another type,
+// needs.
+func (c *checker) http() {
+	rc, policy := &c.s.RunnerConfig, &c.s.SecurityPolicy
+	list := c.n.path("security_policy", "allowed_domains")
+	eachString(list, policy.AllowedDomains, func(n *node, v string) { c.domain(n, v) })
+	networks := c.n.path("security_policy", "allowed_networks")
+	eachString(networks, policy.AllowedNetworks, c.network)
+	c.baseURL()
+	c.auth()
+	headers := c.n.path("runner_config", "headers")
+	if headers != nil && headers.kind == mapKind {
+		for i := range headers.kids {
+			c.header(&headers.kids[i], rc.Headers[headers.kids[i].key])
+		}
+	}
+}
+
+func (c *checker) baseURL() {
+	rc, policy := &c.s.RunnerConfig, &c.s.SecurityPolicy
+	n := c.n.path("runner_config", "base_url")
+	if !given(n) {
+		if c.s.ExecutionType != jobs.HTTP {
+			return
+		}
+		// Services without base_url are what HTTP-only applications have.
+		help := "add base_url under runner_config, or list the domains in security_policy.allowed_domains"
+		if len(policy.AllowedDomains) > 0 {
+			help = "add base_url under runner_config unless every job brings its endpoint"
+		}
+		c.warn(CodeUnreachable, orElse(c.n.get("runner_config"), c.n), help,
+			"without base_url it runs only jobs whose input_data.endpoint is an absolute URL that allowed_domains permits")
+		return
+	}
+	if n.kind != stringKind {
+		return
+	}
+	u, ok := c.url(n, "base_url", rc.BaseURL)
+	if !ok {
+		return
+	}
+	if u.RawQuery != "" || u.Fragment != "" {
+		c.fault(CodeEnum, n, "put the query into the operation's path", "base_url has a query or a fragment, to which no path can be added")
+	}
+	if len(policy.AllowedDomains) > 0 && !hostAllowed(policy.AllowedDomains, u) {
+		permit := u.Hostname()
+		if n.exp != nil {
+			permit = "its host"
+		}
+		c.fault(CodeNotAllowed, n, "add "+clip(permit)+" to security_policy.allowed_domains", "the host of base_url is not covered by allowed_domains")
+	}
+}
+
+// url checks an absolute http or https URL. Nothing of it is quoted: it may
+// hold a password.
+func (c *checker) url(n *node, name, text string) (*url.URL, bool) {
+	u, err := url.Parse(text)
+	switch {
+	case err != nil:
+		c.fault(CodeEnum, n, "write it as https://host/path", "%s is not a URL", name)
+	case u.Scheme != "http" && u.Scheme != "https":
+		c.fault(CodeEnum, n, "write it as https://host/path", "%s is not an absolute http or https URL", name)
+	case u.Hostname() == "":
+		c.fault(CodeEnum, n, "write it as https://host/path", "%s has no host", name)
+	case u.User != nil:
+		c.fault(CodeSecret, n, "remove user and password, and use auth_type: basic with auth_config", "%s holds a user name or password", name)
+	default:
+		return u, true
+	}
+	return nil, false
+}
+
+var hostPattern = regexp.MustCompile(`^(\*\.)?([A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?$`)
+
+// domain checks an entry of allowed_domains: a host name, *.example.com, a
+// literal address or localhost, each with an optional :port.
+func (c *checker) domain(n *node, entry string) {
+	host, port := splitPort(entry)
+	if strings.Contains(entry, "://") || strings.Contains(entry, "/") {
+		help := "write the host alone"
+		if u, err := url.Parse(entry); err == nil && u.Host != "" && n.exp == nil {
+			help += ": " + clip(u.Host)
+		}
+		c.fault(CodeEnum, n, help, "an entry of allowed_domains is a host, not a URL")
+		return
+	}
+	if _, err := netip.ParseAddr(host); err == nil && goodPort(port) {
+		return
+	}
+	if entry == "*" {
+		c.fault(CodeEnum, n, "list the hosts, or *.example.com for those below a domain", "allowed_domains cannot allow every host")
+		return
+	}
+	if !hostPattern.MatchString(host) || !goodPort(port) {
+		c.fault(CodeEnum, n, "write api.example.com, *.example.com, an address or localhost, with :port where needed",
+			"%s is not a host", shown(n))
+	}
+}
+
+func goodPort(port string) bool {
+	return port == "" || len(port) <= 5 && strings.Trim(port, "0123456789") == "" && port != "0"
+}
+
+// splitPort takes an optional :port and the brackets of an IPv6 address off.
+func splitPort(entry string) (host, port string) {
+	if h, p, err := net.SplitHostPort(entry); err == nil {
+		return h, p
+	}
+	return strings.Trim(entry, "[]"), ""
+}
+
+// hostAllowed tells whether an entry of allowed_domains covers the URL's
+// host. *.example.com covers what is below it, not example.com itself.
+func hostAllowed(domains []string, u *url.URL) bool {
+	host := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	return slices.ContainsFunc(domains, func(entry string) bool {
+		h, p := splitPort(strings.ToLower(entry))
+		h = strings.TrimSuffix(h, ".")
+		if p != "" && p != port {
+			return false
+		}
+		if below, ok := strings.CutPrefix(h, "*."); ok {
+			return strings.HasSuffix(host, "."+below)
+		}
+		if a, err := netip.ParseAddr(h); err == nil {
+			b, err := netip.ParseAddr(host)
+			return err == nil && a.Unmap() == b.Unmap()
+		}
+		return h == host
+	})
+}
+
+func (c *checker) network(n *node, entry string) {
+	p, err := netip.ParsePrefix(entry)
+	switch {
+	case err != nil:
+		help := "write a prefix such as 10.0.0.0/8"
+		if a, err := netip.ParseAddr(entry); err == nil && n.exp == nil {
+			help = "write " + netip.PrefixFrom(a, a.BitLen()).String() + " for this one address"
+		}
+		c.fault(CodeEnum, n, help, "%s of allowed_networks is not a network in CIDR form", shown(n))
+	case p.Masked() != p:
+		help := "write the network's first address"
+		if n.exp == nil {
+			help = "write " + p.Masked().String()
+		}
+		c.fault(CodeEnum, n, help, "%s of allowed_networks has bits behind its prefix", shown(n))
+	}
+}
+
+// authFields says which fields of auth_config an auth_type needs and takes.
+var authFields = map[string]struct{ needs, takes []string }{
+	"bearer":  {[]string{"token_env_var"}, []string{"token_env_var"}},
+	"basic":   {[]string{"username_env_var", "password_env_var"}, []string{"username_env_var", "password_env_var"}},
+	"api_key": {[]string{"api_key_env_var"}, []string{"api_key_env_var", "header_name"}},
+	"none":    {},
+	"":        {},
+}
+
+func (c *checker) auth() {
+	kind := c.s.RunnerConfig.AuthType
+	c.words(c.n.path("runner_config", "auth_type"), "auth_type", "bearer", "basic", "api_key", "none")
+	rule, known := authFields[kind]
+	if !known {
+		return
+	}
+	config := c.n.path("runner_config", "auth_config")
+	if config != nil && config.kind > nullKind && config.kind != mapKind {
+		return
+	}
+	for _, name := range rule.needs {
+		if v := config.get(name); !given(v) || v.text == "" {
+			c.fault(CodeMissing, c.at("runner_config", "auth_config"), "add "+name+" with the name of the variable that holds it",
+				"auth_type %s needs auth_config.%s", kind, name)
+		}
+	}
+	if config == nil {
+		return
+	}
+	for _, k := range config.kids {
+		if fieldsOf(authConfigType).find(k.key) == nil || !given(k.node) {
+			continue
+		}
+		if !slices.Contains(rule.takes, k.key) {
+			help := "remove it, or change auth_type"
+			label := kind
+			if kind == "" {
+				label, help = "none (it is not given)", "add auth_type: "+authTypeFor(k.key)
+			}
+			c.fault(CodeConflict, &node{line: k.line, col: k.col}, help, "auth_config.%s means nothing with auth_type %s", k.key, label)
+		}
+		if strings.HasSuffix(k.key, "_env_var") {
+			c.envVar(k.node, "auth_config."+k.key)
+		} else if k.node.kind == stringKind && !headerName.MatchString(k.node.value()) {
+			c.fault(CodeEnum, k.node, "write a name such as X-API-Key", "header_name is not the name of an HTTP header")
+		}
+	}
+}
+
+func authTypeFor(field string) string {
+	for _, kind := range []string{"bearer", "basic", "api_key"} {
+		if slices.Contains(authFields[kind].takes, field) {
+			return kind
+		}
+	}
+	return "none"
+}
+
+func (c *checker) header(k *kid, value string) {
+	at := &node{line: k.line, col: k.col}
+	if !headerName.MatchString(k.key) {
+		c.fault(CodeEnum, at, "use letters, digits and -", "%q is not the name of an HTTP header", clip(k.key))
+	}
+	if k.node.exp != nil && k.node.exp.broken {
+		return
+	}
+	if strings.ContainsAny(value, "\r\n\x00") {
+		c.fault(CodeEnum, at, "write it on one line", "the header %s holds a line break", clip(k.key))
+	}
+	if secretName(k.key) && k.node.exp == nil && k.node.text != "" {
+		c.warn(CodeSecret, k.node, "write ${VARIABLE} instead, or use auth_type with auth_config",
+			"the header %s is written into the file", clip(k.key))
+	}
+}
+
+var methods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+
+// httpOperation checks method and path of an operation.
+func (c *checker) httpOperation(op *Operation, n *node) {
+	if m := n.get("method"); given(m) && m.kind == stringKind {
+		if upper := strings.ToUpper(op.Method); upper != op.Method && slices.Contains(methods, upper) {
+			c.fault(CodeEnum, m, "write method: "+upper, "the method %s must be in upper case", shown(m))
+		} else {
+			c.words(m, "method", methods...)
+		}
+	}
+	p := n.get("path")
+	if !given(p) || p.kind != stringKind {
+		return
+	}
+	if strings.Contains(op.Path, "://") || strings.HasPrefix(op.Path, "//") {
+		c.fault(CodeEnum, p, "write the path alone, such as /charges/{id}; the host is base_url's", "path is a whole URL")
+		return
+	}
+	if !strings.HasPrefix(op.Path, "/") {
+		c.fault(CodeEnum, p, "begin it with /", "path %s does not begin with /", shown(p))
+	}
+	for _, segment := range strings.Split(op.Path, "/") {
+		if segment == ".." || segment == "." {
+			c.fault(CodeEnum, p, "write the path without . and ..", "path %s leaves its directory", shown(p))
+		}
+	}
+	c.template(op, p)
+}
+
+var templateField = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$`)
+
+// template checks the {field} parts of a path.
+func (c *checker) template(op *Operation, n *node) {
+	rest := op.Path
+	for {
+		i := strings.IndexAny(rest, "{}")
+		if i < 0 {
+			return
+		}
+		end := strings.IndexAny(rest[i+1:], "{}")
+		if rest[i] == '}' || end < 0 || rest[i+1+end] == '{' {
+			c.fault(CodeEnum, n, "write {field} with both braces", "path %s has a brace without its other", shown(n))
+			return
+		}
+		name := rest[i+1 : i+1+end]
+		rest = rest[i+2+end:]
+		if !templateField.MatchString(name) {
+			c.fault(CodeEnum, n, "write the name of a field of the input between the braces", "path %s holds {%s}, which names no field", shown(n), clip(name))
+			continue
+		}
+		first, _, _ := strings.Cut(name, ".")
+		if fields := schemaFields(op.InputSchema); len(fields) > 0 && !slices.Contains(fields, first) {
+			help := "add it to input_schema"
+			if near := nearest(first, fields); near != "" {
+				help = "did you mean {" + near + "}?"
+			}
+			c.warn(CodeSchema, n, help, "path %s takes %s from the input, which input_schema does not have", shown(n), first)
+		}
+	}
+}

@@ -1,0 +1,28 @@
+package registry
+
+import "strings"
+
+// Redact masks a text that holds the value of a variable with a
+// secret-looking name, whole: what is left of such a text could still give
+// the secret away. Every text that shows registry values goes through it.
+func (c *Config) Redact(text string) string {
+	if c == nil || text == "" {
+		return text
+	}
+	for secret := range c.secrets {
+		// A very short value would be found in everything.
+		if text == secret || len(secret) >= 4 && strings.Contains(text, secret) {
+			return masked
+		}
+	}
+	return urlUser.ReplaceAllString(text, "${1}"+masked+"@")
+}
+
+// shownValue is a value as a listing may show it: masked when its key looks
+// like a secret's name or the value came from such a variable.
+func (c *Config) shownValue(key, value string) string {
+	if value != "" && secretName(key) {
+		return masked
+	}
+	return c.Redact(value)
+}

@@ -1,0 +1,388 @@
+package httpapi_test
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/specql/specql-ops/runners"
+	"github.com/specql/specql-ops/runners/httpapi"
+)
+
+// canary listens on the loopback addresses and counts connections.
+type canary struct {
+	port  string
+	count atomic.Int64
+	last  chan struct{}
+}
+
+func newCanary(t *testing.T) *canary {
+	t.Helper()
+	c := &canary{last: make(chan struct{}, 1024)}
+	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, c.port, _ = net.SplitHostPort(listener.Addr().String())
+	listeners := []net.Listener{listener}
+	if six, err := net.Listen("tcp6", "[::1]:"+c.port); err == nil {
+		listeners = append(listeners, six)
+	}
+	for _, l := range listeners {
+		t.Cleanup(func() { l.Close() })
+		go func() {
+			for {
+				conn, err := l.Accept()
+				if err != nil {
+					return
+				}
+				c.count.Add(1)
+				conn.Close()
+				c.last <- struct{}{}
+			}
+		}()
+	}
+	return c
+}
+
+// untouched fails the test when anyone connected. Connections are accepted in
+// order, so once one of its own was seen, none before it can be missing.
+func (c *canary) untouched(t *testing.T) {
+	t.Helper()
+	conn, err := net.Dial("tcp4", "127.0.0.1:"+c.port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	select {
+	case <-c.last:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the canary is dead")
+	}
+	if n := c.count.Load() - 1; n != 0 {
+		t.Errorf("%d connections reached the loopback listener", n)
+	}
+}
+
+// badURLs name the canary, or a place as bad, in ways that have worked on
+// somebody. PORT is the canary's.
+var badURLs = []string{
+	"http://127.0.0.1:PORT/",
+	"http://127.0.0.2:PORT/",
+	"http://localhost:PORT/",
+	"http://LOCALHOST:PORT/",
+	"http://localhost.:PORT/",
+	"http://sub.localhost:PORT/",
+	"http://[::1]:PORT/",
+	"http://[0:0:0:0:0:0:0:1]:PORT/",
+	"http://[::]:PORT/",
+	"http://0.0.0.0:PORT/",
+	"http://0:PORT/",
+	"http://127.1:PORT/",
+	"http://127.0.1:PORT/",
+	"http://2130706433:PORT/",
+	"http://0x7f000001:PORT/",
+	"http://0x7f.0.0.1:PORT/",
+	"http://0X7F.0.0.1:PORT/",
+	"http://0177.0.0.1:PORT/",
+	"http://017700000001:PORT/",
+	"http://127.0.0.1.:PORT/",
+	"http://127.0.0.0x1:PORT/",
+	"http://[::ffff:127.0.0.1]:PORT/",
+	"http://[::ffff:7f00:1]:PORT/",
+	"http://[::127.0.0.1]:PORT/",
+	"http://[64:ff9b::127.0.0.1]:PORT/",
+	"http://[64:ff9b:1::7f00:1]:PORT/",
+	"http://[2002:7f00:1::]:PORT/",
+	"http://[2001:0:7f00:1::]:PORT/",
+	"http://[fe80::1%25lo]:PORT/",
+	"http://[::1%25lo]:PORT/",
+	"http://[fd00:ec2::254]:PORT/",
+	"http://169.254.169.254/latest/meta-data/",
+	"http://metadata.google.internal/",
+	"http://100.100.100.200/",
+	"http://168.63.129.16/",
+	"http://192.0.0.192/",
+	"http://10.0.0.1/",
+	"http://172.16.0.1/",
+	"http://192.168.0.1/",
+	"http://224.0.0.1/",
+	"http://255.255.255.255/",
+	"http://198.18.0.1/",
+	"http://１２７.0.0.1:PORT/",
+	"http://127。0。0。1:PORT/",
+	"http://ⓛⓞⓒⓐⓛⓗⓞⓢⓣ:PORT/",
+	"http://api.example.com@127.0.0.1:PORT/",
+	"http://user:password@api.example.com/",
+	"http://127.0.0.1:PORT\\@api.example.com/",
+	"http:\\\\127.0.0.1:PORT/",
+	"http://api.example.com\\.127.0.0.1:PORT/",
+	"http://127.0.0.1:PORT#@api.example.com/",
+	"http://127.0.0.1:PORT?@api.example.com/",
+	"http://api.example.com.evil.test/",
+	"http://evilapi.example.com/",
+	"http://evil.test/api.example.com",
+	"http://example.com/",
+	"http://api.example.com:0/",
+	"http://api.example.com:99999/",
+	"http://api..example.com/",
+	"http://api.example.com%00.evil.test/",
+	"http://api.example.com%2f@127.0.0.1:PORT/",
+	"http:127.0.0.1:PORT/",
+	"http:///127.0.0.1:PORT/",
+	"//127.0.0.1:PORT/",
+	"/relative",
+	"127.0.0.1:PORT",
+	"ftp://api.example.com/",
+	"file:///etc/passwd",
+	"gopher://127.0.0.1:PORT/_x",
+	"unix:///var/run/docker.sock",
+	"javascript:alert(1)",
+	" http://127.0.0.1:PORT/",
+	"http://127.0.0.1:PORT/\r\nHost: api.example.com",
+}
+
+func TestNoRowReachesAnAddressThatTheRegistryDidNotPermit(t *testing.T) {
+	c := newCanary(t)
+	r := newRunner(t, httpapi.Options{})
+	for _, bad := range badURLs {
+		url := strings.ReplaceAll(bad, "PORT", c.port)
+		input, _ := json.Marshal(map[string]any{"endpoint": url, "payload": map[string]any{"a": 1}})
+		policy := refusal(t, r, rowCall(string(input), "api.example.com"))
+		if strings.Contains(policy.Error(), "password@") {
+			t.Errorf("%s: the refusal shows the URL's password: %v", bad, policy)
+		}
+	}
+	c.untouched(t)
+}
+
+func TestNoRedirectReachesAnAddressThatTheRegistryDidNotPermit(t *testing.T) {
+	c := newCanary(t)
+	var target atomic.Value
+	server := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header()["Location"] = []string{target.Load().(string)}
+		w.WriteHeader(http.StatusTemporaryRedirect)
+	})
+	r := newRunner(t, httpapi.Options{})
+	reached := 0
+	for _, bad := range badURLs {
+		url := strings.ReplaceAll(bad, "PORT", c.port)
+		if strings.HasPrefix(url, "/relative") || strings.ContainsAny(url, "\r\n") {
+			continue // a path on the permitted host; not a header at all
+		}
+		target.Store(url)
+		call := newCall(server.URL, `{}`)
+		// Exactly the server, not its host's other ports.
+		call.Service.SecurityPolicy.AllowedDomains = []string{server.Listener.Addr().String()}
+		_, err := r.Run(t.Context(), call)
+		if err == nil {
+			t.Errorf("%s: no error", bad)
+		}
+		if rule, _, ok := runners.Violation(err); ok && rule == "allowed_domains" {
+			reached++
+		}
+		if err != nil && strings.Contains(err.Error(), "password@") {
+			t.Errorf("%s: the refusal shows the URL's password: %v", bad, err)
+		}
+	}
+	if reached < len(badURLs)/2 {
+		t.Errorf("only %d redirects were refused by the policy", reached)
+	}
+	c.untouched(t)
+}
+
+// resolving makes a Resolver to which every name means addr.
+func resolving(addr string) *net.Resolver {
+	return &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
+		client, server := net.Pipe()
+		go answerDNS(server, netip.MustParseAddr(addr))
+		return client, nil
+	}}
+}
+
+// answerDNS answers the queries of one connection (RFC 1035, section 4, with
+// TCP's length prefix): net.Resolver speaks TCP to what is no packet
+// connection.
+func answerDNS(conn net.Conn, addr netip.Addr) {
+	defer conn.Close()
+	for {
+		var length [2]byte
+		if _, err := io.ReadFull(conn, length[:]); err != nil {
+			return
+		}
+		query := make([]byte, binary.BigEndian.Uint16(length[:]))
+		if _, err := io.ReadFull(conn, query); err != nil {
+			return
+		}
+		end := 12 // of the question: labels, a zero, type and class
+		for query[end] != 0 {
+			end += int(query[end]) + 1
+		}
+		end += 5
+		kind := binary.BigEndian.Uint16(query[end-4:])
+		reply := append([]byte{}, query[:end]...)
+		copy(reply[2:], []byte{0x81, 0x80, 0, 1, 0, 0, 0, 0, 0, 0})
+		if kind == 1 && addr.Is4() || kind == 28 && addr.Is6() {
+			reply[7] = 1
+			reply = append(reply, 0xc0, 12, 0, byte(kind), 0, 1, 0, 0, 0, 0, 0, byte(addr.BitLen()/8))
+			reply = append(reply, addr.AsSlice()...)
+		}
+		binary.BigEndian.PutUint16(length[:], uint16(len(reply)))
+		if _, err := conn.Write(append(length[:], reply...)); err != nil {
+			return
+		}
+	}
+}
+
+func TestAPermittedNameDoesNotLeadToASpecialPurposeAddress(t *testing.T) {
+	c := newCanary(t)
+	for _, addr := range []string{
+		"127.0.0.1", "127.8.8.8", "0.0.0.0", "10.1.2.3", "172.31.255.255", "192.168.1.1", "100.64.0.1",
+		"100.100.100.200", "169.254.169.254", "169.254.170.2", "168.63.129.16", "192.0.0.192", "192.0.2.1",
+		"192.88.99.1", "198.18.0.1", "198.51.100.1", "203.0.113.9", "224.0.0.1", "239.1.1.1", "240.0.0.1", "255.255.255.255",
+		"::1", "::", "fe80::1", "fec0::1", "fd00:ec2::254", "fc00::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1",
+		"64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "64:ff9b:1::1", "2002:7f00:1::", "2002:a9fe:a9fe::", "2001::1", "2001:db8::1", "3fff::1", "100::1", "5f00::1",
+	} {
+		t.Run(addr, func(t *testing.T) {
+			r := newRunner(t, httpapi.Options{Resolver: resolving(addr)})
+			call := newCall("http://api.example.com:"+c.port, `{}`)
+			// What localhost or a listed address may be, a name may not.
+			call.Service.SecurityPolicy.AllowedDomains = []string{"api.example.com", "localhost", "127.0.0.1", "::1"}
+			call.Service.RunnerConfig.RetryConfig.MaxRetries = 3
+			policy := refusal(t, r, call)
+			if policy.Rule != "allowed_networks" || !strings.Contains(policy.Offered, "api.example.com") {
+				t.Errorf("refusal = %+v, want one of allowed_networks that names the host", policy)
+			}
+		})
+	}
+	c.untouched(t)
+}
+
+func TestAllowedNetworksCoverWhatANameResolvesTo(t *testing.T) {
+	server, requests := record(t)
+	_, port, _ := net.SplitHostPort(server.Listener.Addr().String())
+	r := newRunner(t, httpapi.Options{Resolver: resolving("127.0.0.1")})
+	call := newCall("http://api.example.com:"+port, `{}`)
+	call.Service.SecurityPolicy.AllowedNetworks = []string{"127.0.0.0/8"}
+	mustRun(t, r, call)
+	if got := <-requests; got.Host != "api.example.com:"+port {
+		t.Errorf("Host = %q", got.Host)
+	}
+
+	call.Service.SecurityPolicy.AllowedNetworks = []string{"10.0.0.0/8", "::/0"}
+	if policy := refusal(t, r, call); policy.Permit != `allowed_networks: ["127.0.0.1/32"]` {
+		t.Errorf("Permit = %q", policy.Permit)
+	}
+	call.Service.SecurityPolicy.AllowedNetworks = []string{"10.0.0.0"}
+	configFault(t, r, call, `"10.0.0.0" is not a network`)
+}
+
+func TestAListedAddressOrLocalhostIsPermitted(t *testing.T) {
+	server, _ := record(t)
+	_, port, _ := net.SplitHostPort(server.Listener.Addr().String())
+	for _, permitted := range []struct{ host, entry string }{
+		{"127.0.0.1", "127.0.0.1"},
+		{"127.0.0.1", "127.0.0.1:" + port},
+		{"127.0.0.1", "localhost"},
+		{"localhost", "localhost"},
+		{"LocalHost", "localhost:" + port},
+		{"localhost", "LOCALHOST"},
+	} {
+		r := newRunner(t, httpapi.Options{})
+		input := fmt.Sprintf(`{"endpoint": "http://%s:%s/hook"}`, permitted.host, port)
+		if _, err := r.Run(t.Context(), rowCall(input, permitted.entry)); err != nil {
+			t.Errorf("%s with %s: %v", permitted.host, permitted.entry, err)
+		}
+		mustRun(t, r, newCall(fmt.Sprintf("http://%s:%s", permitted.host, port), `{}`)) // base_url's own host
+	}
+	for _, refused := range []string{"127.0.0.1:1", "localhost:1", "127.0.0.2", "*.localhost", "*.0.0.1"} {
+		r := newRunner(t, httpapi.Options{})
+		_, err := r.Run(t.Context(), rowCall(fmt.Sprintf(`{"endpoint": "http://127.0.0.1:%s/"}`, port), refused))
+		if err == nil || runners.Retryable(err) {
+			t.Errorf("with %s: %v", refused, err)
+		}
+	}
+}
+
+func TestARefusalGivesTheLineThatWouldPermitTheHost(t *testing.T) {
+	r := newRunner(t, httpapi.Options{})
+	policy := refusal(t, r, rowCall(`{"endpoint": "https://api.paypal.com/v1"}`, "api.stripe.com", "*.stripe.dev"))
+	if want := `allowed_domains: ["api.stripe.com", "*.stripe.dev", "api.paypal.com"]`; policy.Permit != want {
+		t.Errorf("Permit = %s, want %s", policy.Permit, want)
+	}
+	policy = refusal(t, r, rowCall(`{"endpoint": "http://169.254.169.254/"}`, "api.stripe.com"))
+	if policy.Permit != "" {
+		t.Errorf("the metadata service is recommended: %s", policy.Permit)
+	}
+}
+
+func TestWithoutBaseURLAndAllowedDomainsNothingIsPermitted(t *testing.T) {
+	c := newCanary(t)
+	r := newRunner(t, httpapi.Options{})
+	refusal(t, r, rowCall(`{"endpoint": "http://127.0.0.1:`+c.port+`/"}`))
+	refusal(t, r, rowCall(`{"endpoint": "https://example.com/"}`))
+	c.untouched(t)
+}
+
+func TestARowNarrowsThePolicyAndNeverWidensIt(t *testing.T) {
+	server, requests := record(t)
+	c := newCanary(t)
+	r := newRunner(t, httpapi.Options{})
+	call := newCall(server.URL, `{}`)
+	call.Service.SecurityPolicy.AllowedDomains = []string{server.Listener.Addr().String(), "api.example.com"}
+
+	call.Job.SecurityContext = json.RawMessage(`{"allowed_domains": ["api.example.com"]}`)
+	if policy := refusal(t, r, call); policy.Permit != "" {
+		t.Errorf("a line of the registry cannot undo the row's own narrowing: %s", policy.Permit)
+	}
+	call.Job.SecurityContext = json.RawMessage(`{"allowed_domains": []}`)
+	refusal(t, r, call)
+	call.Job.SecurityContext = json.RawMessage(`{"allowed_domains": [7]}`)
+	configFault(t, r, call, "security_context")
+
+	call.Job.SecurityContext = json.RawMessage(`{"allowed_domains": ["127.0.0.1"], "allowed_networks": ["0.0.0.0/0"]}`)
+	call.Job.RunnerConfig = json.RawMessage(`{"base_url": "http://127.0.0.1:` + c.port + `", "auth_type": "bearer",
+		"headers": {"X-Evil": "1"}, "timeout": 3600, "max_request_size": 99}`)
+	result := mustRun(t, r, call)
+	if got := (<-requests).Header; got.Get("X-Evil") != "" || got.Get("Authorization") != "" {
+		t.Errorf("the row set headers: %v", got)
+	}
+	recorded, _ := json.Marshal(result.Security["policy"])
+	sameJSON(t, recorded, fmt.Sprintf(`{"allowed_domains": [%q, "api.example.com"], "narrowed_to": ["127.0.0.1"]}`, server.Listener.Addr()))
+
+	input, _ := json.Marshal(map[string]string{"endpoint": "http://127.0.0.1:" + c.port})
+	row := rowCall(string(input), "api.example.com")
+	row.Job.SecurityContext = json.RawMessage(`{"allowed_domains": ["127.0.0.1"]}`)
+	refusal(t, r, row)
+	c.untouched(t)
+}
+
+func TestAMeaninglessDomainIsAConfigurationFault(t *testing.T) {
+	r := newRunner(t, httpapi.Options{})
+	for _, entry := range []string{"", "*", "*.", "https://api.example.com", "api.example.com/v1", "a b", "*.10.0.0.1", "a.*.com", "host:port", "host:0", "host:70000", "0x7f.1", "127.1", "bücher.example", "::ffff:10.0.0.1", "[::1", "fe80::1%lo"} {
+		_, err := r.Run(t.Context(), rowCall(`{"endpoint": "https://api.example.com/"}`, "api.example.com", entry))
+		if err == nil || runners.Retryable(err) {
+			t.Errorf("%q: %v", entry, err)
+			continue
+		}
+		if !strings.Contains(err.Error(), fmt.Sprintf("%q", entry)) {
+			t.Errorf("%q is not named: %v", entry, err)
+		}
+	}
+}
+
+func TestWhatHeldIsRecorded(t *testing.T) {
+	server, _ := record(t)
+	result := mustRun(t, newRunner(t, httpapi.Options{}), newCall(server.URL, `{}`))
+	recorded, _ := json.Marshal(result.Security)
+	sameJSON(t, recorded, fmt.Sprintf(`{"policy": {"allowed_domains": ["127.0.0.1"]}, "address": %q}`, server.Listener.Addr()))
+}

@@ -1,0 +1,110 @@
+package httpapi
+
+import (
+	"context"
+	"log/slog"
+	"math"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/specql/specql-ops/runners"
+)
+
+const (
+	maxBackoff = 30 * time.Second
+	// maxRetryAfter bounds what a service may ask for, so that a wrong date
+	// does not park a job for years.
+	maxRetryAfter = 24 * time.Hour
+)
+
+// defaultRetryStatuses are retry_status_codes where the registry gives none.
+var defaultRetryStatuses = []int{
+	http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusBadGateway,
+	http.StatusServiceUnavailable, http.StatusGatewayTimeout,
+}
+
+func (a *attempt) retryStatuses() []int {
+	if codes := a.call.Service.RunnerConfig.RetryConfig.RetryStatusCodes; len(codes) > 0 {
+		return codes
+	}
+	return defaultRetryStatuses
+}
+
+// runWithRetries tries until the service succeeds, or another try is not
+// allowed, not safe, or would begin after the deadline.
+func (a *attempt) runWithRetries(ctx context.Context) error {
+	trace(ctx, a.header)
+	for try := 0; ; try++ {
+		f := a.try(ctx)
+		if f == nil {
+			return nil
+		}
+		wait, again := a.nextTry(ctx, try, f)
+		if !again {
+			if f.retryAfter >= 0 && !f.lasting {
+				return &runners.RetryAfterError{Err: f.err, After: f.retryAfter}
+			}
+			return f.err
+		}
+		a.runner.opts.Log.LogAttrs(ctx, slog.LevelDebug, "http try failed, trying again",
+			slog.String("service", a.call.Service.Name), slog.String("job", a.call.Job.ID.String()),
+			slog.Int("try", try+1), slog.Duration("wait", wait), slog.String("error", f.err.Error()))
+		if err := a.runner.opts.Sleep(ctx, wait); err != nil {
+			return a.ended(err)
+		}
+		a.result.Output = nil // the failed try's
+	}
+}
+
+// nextTry decides whether to try again within this attempt, and after how
+// long.
+func (a *attempt) nextTry(ctx context.Context, try int, f *failure) (wait time.Duration, again bool) {
+	config := a.call.Service.RunnerConfig.RetryConfig
+	switch {
+	case try >= config.MaxRetries, f.lasting:
+		return 0, false
+	case f.reached && !a.safe:
+		return 0, false
+	case f.status != 0 && !slices.Contains(a.retryStatuses(), f.status):
+		return 0, false
+	}
+	wait = f.retryAfter
+	if wait < 0 {
+		wait = backoff(a.runner.opts.RetryBase, config.BackoffFactor, try, a.runner.opts.Jitter())
+	}
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= wait {
+		return 0, false
+	}
+	return wait, true
+}
+
+// backoff is exponential with full jitter: anything up to base × factor^try,
+// and up to 30 s at most ("Exponential Backoff And Jitter", AWS Architecture
+// Blog, 2015). A factor of 0 means 2.
+func backoff(base time.Duration, factor float64, try int, jitter float64) time.Duration {
+	if factor <= 0 {
+		factor = 2
+	}
+	ceiling := min(float64(base)*math.Pow(factor, float64(try)), float64(maxBackoff))
+	return time.Duration(ceiling * jitter)
+}
+
+// retryAfter reads the header Retry-After, seconds or a date (RFC 9110,
+// section 10.2.3); negative when it says nothing that can be read.
+func retryAfter(value string, now time.Time) time.Duration {
+	value = strings.TrimSpace(value)
+	if value == "" {
+		return -1
+	}
+	if seconds, err := strconv.ParseUint(value, 10, 32); err == nil {
+		return min(time.Duration(seconds)*time.Second, maxRetryAfter)
+	}
+	date, err := http.ParseTime(value)
+	if err != nil {
+		return -1
+	}
+	return min(max(date.Sub(now), 0), maxRetryAfter)
+}

@@ -1,0 +1,271 @@
+package httpapi_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/specql/specql-ops/runners"
+	"github.com/specql/specql-ops/runners/httpapi"
+)
+
+// script starts a server that answers each request with the next status, and
+// with the last one from then on. It counts the requests.
+func script(t *testing.T, header http.Header, statuses ...int) (base string, count *atomic.Int64) {
+	t.Helper()
+	count = new(atomic.Int64)
+	server := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		n := int(count.Add(1))
+		for name, values := range header {
+			w.Header()[name] = values
+		}
+		w.WriteHeader(statuses[min(n, len(statuses))-1])
+		io.WriteString(w, `{"n": `+strconv.Itoa(n)+`}`)
+	})
+	return server.URL, count
+}
+
+// waits makes options that record each wait instead of waiting.
+func waits(record *[]time.Duration) httpapi.Options {
+	return httpapi.Options{
+		Jitter: func() float64 { return 0.5 },
+		Now:    func() time.Time { return time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC) },
+		Sleep: func(ctx context.Context, d time.Duration) error {
+			*record = append(*record, d)
+			return ctx.Err()
+		},
+	}
+}
+
+func TestARequestIsRepeatedOnlyWhereThatIsSafe(t *testing.T) {
+	for _, c := range []struct {
+		name, method, key string
+		statuses          []int
+		requests          int64
+		fails             bool
+	}{
+		{"get", "GET", "", []int{503, 502, 200}, 3, false},
+		{"put", "PUT", "", []int{500, 200}, 2, false},
+		{"delete", "DELETE", "", []int{504, 200}, 2, false},
+		{"post with the row's key", "POST", "k", []int{429, 200}, 2, false},
+		{"post without a key", "POST", "", []int{503, 200}, 1, true},
+		{"patch without a key", "PATCH", "", []int{503, 200}, 1, true},
+		{"no more than max_retries", "GET", "", []int{503}, 4, true},
+		{"a status that is not listed", "GET", "", []int{501, 200}, 1, true},
+		{"a final status", "GET", "", []int{404, 200}, 1, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			base, count := script(t, nil, c.statuses...)
+			call := newCall(base, `{}`)
+			call.Operation.Method, call.Job.IdempotencyKey = c.method, c.key
+			call.Service.RunnerConfig.RetryConfig.MaxRetries = 3
+			_, err := newRunner(t, httpapi.Options{}).Run(t.Context(), call)
+			if (err != nil) != c.fails {
+				t.Errorf("error = %v", err)
+			}
+			if n := count.Load(); n != c.requests {
+				t.Errorf("%d requests, want %d", n, c.requests)
+			}
+		})
+	}
+}
+
+func TestAPostWhoseConnectionWasNeverMadeIsRepeated(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := listener.Addr().String()
+	listener.Close() // now nobody listens there
+	var server *httptest.Server
+	opts := httpapi.Options{Sleep: func(context.Context, time.Duration) error {
+		again, err := net.Listen("tcp", address) // the service comes up while the runner waits
+		if err != nil {
+			return err
+		}
+		server = &httptest.Server{Listener: again, Config: &http.Server{Handler: http.HandlerFunc(
+			func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"up": true}`) })}}
+		server.Start()
+		return nil
+	}}
+	call := newCall("http://"+address, `{}`)
+	call.Service.RunnerConfig.RetryConfig.MaxRetries = 1
+	result := mustRun(t, newRunner(t, opts), call)
+	defer server.Close()
+	sameJSON(t, result.Output, `{"up": true}`)
+}
+
+func TestAPostWhoseConnectionBrokeIsNotRepeatedWithoutTheRowsKey(t *testing.T) {
+	for _, c := range []struct {
+		key  string
+		hits int64
+	}{{"", 2}, {"charge-7", 3}} {
+		var hits atomic.Int64
+		server := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			io.Copy(io.Discard, r.Body)
+			if hits.Add(1) == 2 {
+				// The charge was made, and the answer is lost.
+				conn, _, err := w.(http.Hijacker).Hijack()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				conn.Close()
+				return
+			}
+			io.WriteString(w, `{}`)
+		})
+		r := newRunner(t, httpapi.Options{})
+		call := newCall(server.URL, `{}`)
+		call.Job.IdempotencyKey = c.key
+		call.Service.RunnerConfig.RetryConfig.MaxRetries = 3
+		mustRun(t, r, call) // makes the connection that is kept alive, and then breaks
+		_, err := r.Run(t.Context(), call)
+		if (err == nil) != (c.key != "") {
+			t.Errorf("key %q: error = %v", c.key, err)
+		}
+		if err != nil && !runners.Retryable(err) {
+			t.Errorf("a broken connection may be retried later: %v", err)
+		}
+		if n := hits.Load(); n != c.hits {
+			t.Errorf("key %q: the service was asked %d times, want %d", c.key, n, c.hits)
+		}
+	}
+}
+
+func TestWaitsGrowWithFullJitterUpToThirtySeconds(t *testing.T) {
+	base, _ := script(t, nil, 503)
+	var waited []time.Duration
+	call := newCall(base, `{}`)
+	call.Operation.Method = "GET"
+	call.Service.RunnerConfig.RetryConfig.MaxRetries = 9
+	if _, err := newRunner(t, waits(&waited)).Run(t.Context(), call); err == nil {
+		t.Fatal("no error")
+	}
+	want := []time.Duration{250, 500, 1000, 2000, 4000, 8000, 15000, 15000, 15000} // ms; half of the ceiling each
+	for i := range want {
+		if i >= len(waited) || waited[i] != want[i]*time.Millisecond {
+			t.Fatalf("waited %v, want %v ms", waited, want)
+		}
+	}
+}
+
+func TestRetryAfterIsHonouredWithinTheDeadline(t *testing.T) {
+	for _, c := range []struct {
+		value string
+		wait  time.Duration
+	}{
+		{"7", 7 * time.Second},
+		{"0", 0},
+		{"Mon, 23 Nov 2026 09:00:09 GMT", 9 * time.Second},
+		{"Mon, 23 Nov 2026 08:00:00 GMT", 0},
+		{"soon", 250 * time.Millisecond},
+		{"-5", 250 * time.Millisecond},
+	} {
+		base, _ := script(t, http.Header{"Retry-After": {c.value}}, 429, 200)
+		var waited []time.Duration
+		call := newCall(base, `{}`)
+		call.Operation.Method = "GET"
+		call.Service.RunnerConfig.RetryConfig.MaxRetries = 1
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if _, err := newRunner(t, waits(&waited)).Run(ctx, call); err != nil {
+			t.Fatal(err)
+		}
+		if len(waited) != 1 || waited[0] != c.wait {
+			t.Errorf("%q: waited %v, want %v", c.value, waited, c.wait)
+		}
+	}
+}
+
+func TestRetryAfterBeyondTheDeadlineIsHandedBack(t *testing.T) {
+	for _, c := range []struct {
+		name, value, method string
+		after               time.Duration
+	}{
+		{"too long", "120", "GET", 2 * time.Minute},
+		{"not safe to repeat", "1", "POST", time.Second},
+		{"years", "4000000000", "GET", 24 * time.Hour},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			base, count := script(t, http.Header{"Retry-After": {c.value}}, 503)
+			var waited []time.Duration
+			call := newCall(base, `{}`)
+			call.Operation.Method = c.method
+			call.Service.RunnerConfig.RetryConfig.MaxRetries = 3
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			result, err := newRunner(t, waits(&waited)).Run(ctx, call)
+			var later *runners.RetryAfterError
+			if !errors.As(err, &later) || later.After != c.after {
+				t.Errorf("error = %#v, want a RetryAfterError of %s", err, c.after)
+			}
+			if !runners.Retryable(err) || len(waited) != 0 || count.Load() != 1 {
+				t.Errorf("waited %v, %d requests", waited, count.Load())
+			}
+			sameJSON(t, result.Output, `{"n": 1}`)
+		})
+	}
+}
+
+func TestAStatusSaysWhetherAnotherAttemptMayHelp(t *testing.T) {
+	for _, c := range []struct {
+		status int
+		listed []int
+		final  bool
+	}{
+		{400, nil, true}, {401, nil, true}, {404, nil, true}, {409, nil, true}, {422, nil, true}, {304, nil, true},
+		{408, nil, false}, {425, nil, false}, {429, nil, false}, {500, nil, false}, {501, nil, false}, {503, nil, false},
+		{409, []int{409}, false}, {429, []int{409}, false},
+	} {
+		base, _ := script(t, nil, c.status)
+		call := newCall(base, `{}`)
+		call.Service.RunnerConfig.RetryConfig.RetryStatusCodes = c.listed
+		_, err := newRunner(t, httpapi.Options{}).Run(t.Context(), call)
+		if err == nil || runners.Retryable(err) == c.final {
+			t.Errorf("%d, listed %v: final should be %v: %v", c.status, c.listed, c.final, err)
+		}
+		if err != nil && !strings.Contains(err.Error(), "answered "+strconv.Itoa(c.status)) {
+			t.Errorf("%d is not named: %v", c.status, err)
+		}
+	}
+}
+
+func TestARedirectLoopEnds(t *testing.T) {
+	var hits atomic.Int64
+	server := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		hits.Add(1)
+		http.Redirect(w, r, "/again", http.StatusTemporaryRedirect)
+	})
+	_, err := newRunner(t, httpapi.Options{}).Run(t.Context(), newCall(server.URL, `{}`))
+	if err == nil || runners.Retryable(err) || !strings.Contains(err.Error(), "redirected 10 times") {
+		t.Errorf("error = %v", err)
+	}
+	if hits.Load() != 10 {
+		t.Errorf("%d requests", hits.Load())
+	}
+}
+
+func TestCancelEndsTheWaitBetweenTries(t *testing.T) {
+	base, _ := script(t, nil, 503)
+	ctx, cancel := context.WithCancel(t.Context())
+	opts := httpapi.Options{Sleep: func(ctx context.Context, _ time.Duration) error {
+		cancel()
+		<-ctx.Done()
+		return ctx.Err()
+	}}
+	call := newCall(base, `{}`)
+	call.Operation.Method = "GET"
+	call.Service.RunnerConfig.RetryConfig.MaxRetries = 5
+	if _, err := newRunner(t, opts).Run(ctx, call); !errors.Is(err, context.Canceled) {
+		t.Errorf("error = %v", err)
+	}
+}

@@ -1,0 +1,271 @@
+package httpapi
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/specql/specql-ops/runners"
+)
+
+const maxRedirects = 10
+
+// failure is a try that did not give the answer hoped for.
+type failure struct {
+	err        error
+	status     int           // 0 when no whole answer came
+	reached    bool          // a connection was made, so the service may have acted
+	lasting    bool          // the same request cannot fare better within this attempt
+	retryAfter time.Duration // what the service asked for; negative when nothing
+}
+
+// connection is what is remembered of the connection that a try used.
+// net/http does not promise which goroutine calls the hook.
+type connection struct {
+	mu      sync.Mutex
+	address string
+}
+
+func (c *connection) got(info httptrace.GotConnInfo) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.address = info.Conn.RemoteAddr().String()
+}
+
+func (c *connection) peer() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.address
+}
+
+// try sends the request once, follows permitted redirects, and takes the
+// answer into a.result. It returns nil when the service succeeded.
+func (a *attempt) try(ctx context.Context) *failure {
+	var conn connection
+	last := a.url // where the request was when it failed
+	client := http.Client{
+		Transport: a.route.transport,
+		CheckRedirect: func(next *http.Request, via []*http.Request) error {
+			last = next.URL
+			return a.redirect(next, via)
+		},
+	}
+	request, err := a.request(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: conn.got}))
+	if err != nil {
+		return &failure{err: a.config("the request cannot be made: " + a.secrets.mask(err.Error())), lasting: true, retryAfter: -1}
+	}
+	answer, err := client.Do(request)
+	if peer := conn.peer(); peer != "" {
+		a.result.Security["address"] = peer
+	}
+	if err != nil {
+		return a.unanswered(ctx, err, last, conn.peer() != "")
+	}
+	defer answer.Body.Close()
+	if answer.TLS != nil {
+		a.result.Security["tls"] = strings.TrimPrefix(tls.VersionName(answer.TLS.Version), "TLS ")
+	}
+	return a.take(ctx, answer)
+}
+
+// request makes one try's request. The header is shared between tries:
+// net/http reads it and makes a copy for each redirect.
+func (a *attempt) request(ctx context.Context) (*http.Request, error) {
+	var body io.Reader
+	if a.body != nil {
+		body = bytes.NewReader(a.body)
+	}
+	request, err := http.NewRequestWithContext(ctx, a.method, "", body)
+	if err != nil {
+		return nil, err
+	}
+	request.URL, request.Header, request.Host = a.url, a.header, a.host
+	return request, nil
+}
+
+// redirect decides on one more hop before it is made. Once a redirect left
+// the first origin, nothing private travels on, also not back.
+func (a *attempt) redirect(next *http.Request, via []*http.Request) error {
+	if len(via) >= maxRedirects {
+		return errRedirects
+	}
+	if err := a.route.policy.permitURL(next.URL, a.narrowed); err != nil {
+		return err
+	}
+	next.Header.Del("Referer") // it would show one host another's query
+	left := !sameOrigin(a.url, next.URL)
+	for _, hop := range via {
+		left = left || !sameOrigin(a.url, hop.URL)
+	}
+	if left {
+		for _, name := range a.private {
+			next.Header.Del(name)
+		}
+	}
+	return nil
+}
+
+var errRedirects = fmt.Errorf("the service redirected %d times: check base_url and path", maxRedirects)
+
+// sameOrigin tells whether what may be shown to one URL may be shown to the
+// other: the same host, scheme and port, or its upgrade to https.
+func sameOrigin(from, to *url.URL) bool {
+	if !strings.EqualFold(from.Hostname(), to.Hostname()) {
+		return false
+	}
+	a, errA := portOf(from)
+	b, errB := portOf(to)
+	if errA != nil || errB != nil {
+		return false
+	}
+	return from.Scheme == to.Scheme && a == b || from.Scheme == "http" && to.Scheme == "https" && a == 80 && b == 443
+}
+
+// unanswered says why no answer came.
+func (a *attempt) unanswered(ctx context.Context, err error, at *url.URL, reached bool) *failure {
+	f := &failure{reached: reached, retryAfter: -1}
+	var refusal *runners.PolicyError
+	var certificate *tls.CertificateVerificationError
+	switch {
+	case errors.As(err, &refusal):
+		f.err, f.lasting = refusal, true
+	case over(ctx) != nil:
+		f.err, f.lasting = a.ended(over(ctx)), true
+	case errors.Is(err, errRedirects):
+		f.err, f.lasting = &runners.FinalError{Err: a.describe(at, errRedirects)}, true
+	default:
+		f.err, f.lasting = a.describe(at, err), errors.As(err, &certificate)
+	}
+	return f
+}
+
+// over is why ctx is over: its error, or its deadline that has passed. The
+// network's own timers may notice a deadline just before ctx does.
+func over(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= 0 {
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+// ended is the error of an attempt whose context is over.
+func (a *attempt) ended(cause error) error {
+	what := "service " + a.call.Service.Name
+	if a.url != nil {
+		what = a.method + " " + describe(a.url)
+	}
+	if !errors.Is(cause, context.DeadlineExceeded) {
+		return &described{text: what + ": cancelled before the answer came", err: cause}
+	}
+	if a.timeout <= 0 {
+		return &described{text: what + ": timed out", err: cause}
+	}
+	return &described{text: fmt.Sprintf("%s: timed out after %s", what, a.timeout), err: cause}
+}
+
+// described is an error with a text of its own: the cause's text may hold a
+// whole URL or a secret.
+type described struct {
+	text string
+	err  error
+}
+
+func (d *described) Error() string { return d.text }
+func (d *described) Unwrap() error { return d.err }
+
+// describe words an error of the connection for the operator.
+func (a *attempt) describe(at *url.URL, err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err // u's text holds the URL whole
+	}
+	reason := cleanText(a.secrets.mask(err.Error()), maxExcerpt)
+	var dns *net.DNSError
+	if errors.As(err, &dns) {
+		reason += "; check the host's name and the agent's DNS"
+	}
+	return &described{text: fmt.Sprintf("%s %s: %s", a.method, describe(at), reason), err: err}
+}
+
+// take reads an answer into a.result and decides what it means.
+func (a *attempt) take(ctx context.Context, answer *http.Response) *failure {
+	limit := a.call.Service.SecurityPolicy.MaxResponseSize
+	if limit <= 0 {
+		limit = defaultMaxBytes
+	}
+	succeeded := answer.StatusCode >= 200 && answer.StatusCode <= 299
+	body, truncated, err := readBody(answer, limit)
+	if err != nil && (succeeded || over(ctx) != nil) {
+		err = fmt.Errorf("the answer broke off after %d bytes: %w", len(body), err)
+		return a.unanswered(ctx, err, answer.Request.URL, true)
+	}
+	if truncated && succeeded {
+		return &failure{reached: true, lasting: true, retryAfter: -1, err: &runners.LimitError{
+			Limit: "max_response_size", Used: "more than " + strconv.FormatInt(limit, 10) + " bytes",
+			Allowed: strconv.FormatInt(limit, 10) + " bytes",
+		}}
+	}
+	if truncated || err != nil {
+		// A secret cut in two would not be found, so its half goes too.
+		body = body[:max(0, len(body)-a.secrets.longest())]
+	}
+	output, text := a.output(body, answer.Header.Get("Content-Type"), answer.StatusCode)
+	a.result.Output = output
+	if succeeded {
+		return nil
+	}
+	return a.refused(answer, text)
+}
+
+// refused is the failure that a status other than 2xx means.
+func (a *attempt) refused(answer *http.Response, body string) *failure {
+	text := fmt.Sprintf("%s %s: the service answered %d", a.method, describe(answer.Request.URL), answer.StatusCode)
+	if name := http.StatusText(answer.StatusCode); name != "" {
+		text += " " + name
+	}
+	if excerpt := cleanText(body, maxExcerpt); excerpt != "" {
+		text += ": " + excerpt
+	}
+	f := &failure{
+		err: errors.New(text), status: answer.StatusCode, reached: true,
+		retryAfter: retryAfter(answer.Header.Get("Retry-After"), a.runner.opts.Now()),
+	}
+	switch code := answer.StatusCode; {
+	case slices.Contains(a.retryStatuses(), code):
+	case code == http.StatusRequestTimeout, code == http.StatusTooEarly, code == http.StatusTooManyRequests, code >= 500:
+	default:
+		f.err, f.lasting = &runners.FinalError{Err: f.err}, true
+	}
+	return f
+}
+
+// readBody reads at most limit bytes; truncated tells that there were more.
+// What was read is returned beside an error too.
+func readBody(answer *http.Response, limit int64) (body []byte, truncated bool, err error) {
+	var buf bytes.Buffer
+	if known := answer.ContentLength; known > 0 {
+		// Trust an announced length for a start only: announcing is cheap.
+		buf.Grow(int(min(known, limit, 64<<10)) + bytes.MinRead)
+	}
+	_, err = buf.ReadFrom(io.LimitReader(answer.Body, limit+1))
+	body = buf.Bytes()
+	if int64(len(body)) > limit {
+		return body[:limit], true, nil
+	}
+	return body, false, err
+}

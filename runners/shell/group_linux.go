@@ -1,0 +1,252 @@
+package shell
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// group is one attempt's own cgroup, in every tree of the hierarchy. It is
+// made fresh for the attempt, so that its peaks and counts are the attempt's
+// alone.
+type group struct {
+	h    *hierarchy
+	name string
+	join []*os.File // the shim enters by writing "0" to each
+}
+
+const cpuPeriod = 100_000 // microseconds; the kernel's default
+
+// newGroup makes a cgroup with the attempt's limits.
+func (h *hierarchy) newGroup(name string, p policy) (g *group, err error) {
+	g = &group{h: h, name: name}
+	defer func() {
+		if err != nil {
+			g.remove()
+			g = nil
+		}
+	}()
+	for _, root := range h.roots() {
+		dir := filepath.Join(root, name)
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return g, fmt.Errorf("make cgroup: %w", err)
+		}
+		file := "tasks"
+		if root == h.unified {
+			file = "cgroup.procs"
+		}
+		f, err := os.OpenFile(filepath.Join(dir, file), os.O_WRONLY, 0)
+		if err != nil {
+			return g, fmt.Errorf("open cgroup: %w", err)
+		}
+		g.join = append(g.join, f)
+	}
+	for _, limit := range g.limits(p) {
+		err := writeFile(g.path(limit.controller, limit.file), limit.value)
+		if err != nil && !(limit.optional && errors.Is(err, fs.ErrNotExist)) {
+			return g, fmt.Errorf("set cgroup limit: %w", err)
+		}
+	}
+	return g, nil
+}
+
+// groupLimit is one file to write.
+type groupLimit struct {
+	controller, file, value string
+	optional                bool // a kernel without swap accounting lacks it
+}
+
+// limits are the files for the limits that the policy gives.
+func (g *group) limits(p policy) []groupLimit {
+	var list []groupLimit
+	v2 := func(controller string) bool { return g.h.dirs[controller] == g.h.unified }
+	if p.limits.MemoryMB > 0 && g.has("memory") {
+		bytes := strconv.Itoa(p.limits.MemoryMB << 20)
+		if v2("memory") {
+			list = append(list, groupLimit{"memory", "memory.max", bytes, false}, groupLimit{"memory", "memory.swap.max", "0", true})
+		} else {
+			list = append(list, groupLimit{"memory", "memory.limit_in_bytes", bytes, false}, groupLimit{"memory", "memory.memsw.limit_in_bytes", bytes, true})
+		}
+	}
+	if p.limits.CPUCores > 0 && g.has("cpu") {
+		quota := max(1000, int(p.limits.CPUCores*cpuPeriod))
+		if v2("cpu") {
+			list = append(list, groupLimit{"cpu", "cpu.max", fmt.Sprintf("%d %d", quota, cpuPeriod), false})
+		} else {
+			list = append(list, groupLimit{"cpu", "cpu.cfs_period_us", strconv.Itoa(cpuPeriod), false},
+				groupLimit{"cpu", "cpu.cfs_quota_us", strconv.Itoa(quota), false})
+		}
+	}
+	if g.has("pids") {
+		// The shim is in there too: on version 1 with the one thread that
+		// entered, on version 2 with all that a Go program has.
+		allowed := p.maxProcesses + 1
+		if v2("pids") {
+			allowed = p.maxProcesses + shimThreads
+		}
+		list = append(list, groupLimit{"pids", "pids.max", strconv.Itoa(allowed), false})
+	}
+	return list
+}
+
+// shimThreads is room for the shim's own threads.
+const shimThreads = 12
+
+func (g *group) has(controller string) bool { return g.h.dirs[controller] != "" }
+
+func (g *group) path(controller, file string) string {
+	return filepath.Join(g.h.dirs[controller], g.name, file)
+}
+
+// cpu is the processor time that the tree has used; ok is false where no
+// cgroup counts it.
+func (g *group) cpu() (used time.Duration, ok bool) {
+	if g.has("cpuacct") {
+		ns, ok := readNumber(g.path("cpuacct", "cpuacct.usage"))
+		return time.Duration(ns), ok
+	}
+	if g.h.unified == "" {
+		return 0, false
+	}
+	us, ok := readKey(filepath.Join(g.h.unified, g.name, "cpu.stat"), "usage_usec")
+	return time.Duration(us) * time.Microsecond, ok
+}
+
+// peak is the most memory that the tree held at once, in bytes.
+func (g *group) peak() (bytes int64, ok bool) {
+	switch {
+	case !g.has("memory"):
+		return 0, false
+	case g.h.dirs["memory"] == g.h.unified:
+		return readNumber(g.path("memory", "memory.peak")) // since Linux 5.19
+	}
+	return readNumber(g.path("memory", "memory.max_usage_in_bytes"))
+}
+
+// memory is what the tree holds now, in bytes.
+func (g *group) memory() (bytes int64, ok bool) {
+	switch {
+	case !g.has("memory"):
+		return 0, false
+	case g.h.dirs["memory"] == g.h.unified:
+		return readNumber(g.path("memory", "memory.current"))
+	}
+	return readNumber(g.path("memory", "memory.usage_in_bytes"))
+}
+
+// oomKills is how many of the tree's processes the kernel killed for memory.
+func (g *group) oomKills() int64 {
+	if !g.has("memory") {
+		return 0
+	}
+	file := "memory.oom_control"
+	if g.h.dirs["memory"] == g.h.unified {
+		file = "memory.events"
+	}
+	n, _ := readKey(g.path("memory", file), "oom_kill")
+	return n
+}
+
+// forksRefused is how often the limit on processes stopped a fork.
+func (g *group) forksRefused() int64 {
+	if !g.has("pids") {
+		return 0
+	}
+	n, _ := readKey(g.path("pids", "pids.events"), "max")
+	return n
+}
+
+// kill ends every process of the tree. It first forbids more of them, so
+// that no fork can outrun it.
+func (g *group) kill() {
+	if g.has("pids") {
+		_ = writeFile(g.path("pids", "pids.max"), "0")
+	}
+	if g.h.unified != "" && writeFile(filepath.Join(g.h.unified, g.name, "cgroup.kill"), "1") == nil { // since Linux 5.14
+		return
+	}
+	for _, pid := range g.processes() {
+		_ = unix.Kill(pid, unix.SIGKILL)
+	}
+}
+
+// processes lists the tree's processes, once each.
+func (g *group) processes() []int {
+	var pids []int
+	for _, root := range g.h.roots() {
+		b, _ := os.ReadFile(filepath.Join(root, g.name, "cgroup.procs"))
+		for field := range strings.FieldsSeq(string(b)) {
+			if pid, err := strconv.Atoi(field); err == nil && pid > 1 && pid != os.Getpid() {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	slices.Sort(pids)
+	return slices.Compact(pids)
+}
+
+// remove kills what is left and takes the cgroup away. A killed process
+// leaves its cgroup only when it is reaped, so this may take a moment.
+func (g *group) remove() error {
+	for _, f := range g.join {
+		f.Close()
+	}
+	g.join = nil
+	var failed error
+	for _, root := range g.h.roots() {
+		dir := filepath.Join(root, g.name)
+		wait := 50 * time.Microsecond
+		for {
+			err := unix.Rmdir(dir)
+			if err == nil || errors.Is(err, unix.ENOENT) {
+				break
+			}
+			if !errors.Is(err, unix.EBUSY) || wait > time.Second {
+				failed = errors.Join(failed, fmt.Errorf("remove cgroup %s: %w", dir, err))
+				break
+			}
+			g.kill()
+			time.Sleep(wait)
+			wait *= 2
+		}
+	}
+	return failed
+}
+
+// readNumber reads a file that holds one number.
+func readNumber(path string) (int64, bool) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+	return n, err == nil
+}
+
+// readKey reads one line of a file of names and numbers.
+func readKey(path, key string) (int64, bool) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return 0, false
+	}
+	return numberOf(string(b), key)
+}
+
+func numberOf(content, key string) (int64, bool) {
+	for line := range strings.Lines(content) {
+		name, value, ok := strings.Cut(strings.TrimSpace(line), " ")
+		if ok && name == key {
+			n, err := strconv.ParseInt(value, 10, 64)
+			return n, err == nil
+		}
+	}
+	return 0, false
+}

@@ -1,0 +1,173 @@
+package shell
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"sync"
+	"syscall"
+
+	"github.com/elastic/go-seccomp-bpf"
+	"golang.org/x/sys/unix"
+)
+
+// Probe finds out what this host gives to shell jobs, by trying it. Nothing
+// that it makes is left behind.
+func Probe() Host {
+	h, lacks := acquireHierarchy()
+	defer h.release()
+	return hostWith(h, lacks)
+}
+
+func hostWith(h *hierarchy, lacks []string) Host {
+	host := probeKernel()
+	host.Cgroup = h.version
+	host.Controllers = h.controllers()
+	host.Lacks = slices.Concat(host.Lacks, lacks)
+	return host
+}
+
+// probeKernel tries what does not change while the agent runs.
+var probeKernel = sync.OnceValue(func() Host {
+	host := Host{Landlock: landlockABI(), Seccomp: seccomp.Supported(), Isolation: "none"}
+	if host.Seccomp {
+		host.Isolation = "process"
+	} else {
+		host.Lacks = append(host.Lacks, "seccomp filters: this kernel has none")
+	}
+	if host.Landlock == 0 {
+		host.Lacks = append(host.Lacks, "Landlock: this kernel has none, or it is not in its lsm= list (Linux 5.13 or later)")
+	}
+	if !shimReady.Load() {
+		host.Lacks = append(host.Lacks, "namespaces: unknown, since this program does not call shell.ShimMain first in main")
+		return host
+	}
+	for _, kind := range []string{"root", "user"} {
+		if kind == "root" && os.Geteuid() != 0 {
+			continue
+		}
+		err := tryNamespaces(kind)
+		if err == nil {
+			host.Namespaces = kind
+			break
+		}
+		host.Lacks = append(host.Lacks, fmt.Sprintf("namespaces (%s): %v", kind, err))
+	}
+	if host.Namespaces != "" && host.Landlock > 0 && host.Seccomp {
+		host.Isolation = "full"
+	}
+	return host
+})
+
+// tryNamespaces lets a shim prepare everything that namespaces are used for.
+func tryNamespaces(kind string) error {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	p, err := startShim(kind, shimStart{
+		spec:    spec{Probe: true, Namespaces: true, Loopback: true},
+		pidns:   true,
+		netns:   true,
+		program: null,
+		stdio:   [3]*os.File{null, null, null},
+	})
+	if err != nil {
+		return err
+	}
+	r, ok := p.wait()
+	switch {
+	case !ok:
+		return errors.New("the probe ended without an answer")
+	case r.Step != "":
+		return fmt.Errorf("%s: %s", r.Step, r.Error)
+	}
+	return nil
+}
+
+// shimStart is what a shim is started with.
+type shimStart struct {
+	spec         spec
+	pidns, netns bool
+	program      *os.File
+	join         []*os.File
+	stdio        [3]*os.File
+}
+
+// shimProcess is a shim that runs.
+type shimProcess struct {
+	cmd     *exec.Cmd
+	control *os.File
+	status  *os.File
+}
+
+// startShim starts this program again as a shim. kind is Host.Namespaces.
+func startShim(kind string, s shimStart) (*shimProcess, error) {
+	controlR, controlW, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	statusR, statusW, err := os.Pipe()
+	if err != nil {
+		controlR.Close()
+		controlW.Close()
+		return nil, err
+	}
+	s.spec.Groups = len(s.join)
+	attributes := &syscall.SysProcAttr{}
+	if s.pidns {
+		attributes.Cloneflags |= unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWIPC
+	}
+	if s.netns {
+		attributes.Cloneflags |= unix.CLONE_NEWNET
+	}
+	if attributes.Cloneflags != 0 && kind == "user" {
+		attributes.Cloneflags |= unix.CLONE_NEWUSER
+		attributes.UidMappings = []syscall.SysProcIDMap{{ContainerID: os.Geteuid(), HostID: os.Geteuid(), Size: 1}}
+		attributes.GidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getegid(), HostID: os.Getegid(), Size: 1}}
+		// The namespace's capabilities would be lost when the shim is
+		// executed; it gives them up itself once it needs them no more.
+		attributes.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN, unix.CAP_SETPCAP}
+	}
+	cmd := &exec.Cmd{
+		Path: "/proc/self/exe",
+		Args: []string{shimName},
+		// One processor's worth of runtime is all that a shim needs. Nothing
+		// of the agent's environment goes on.
+		Env:         []string{"GOMAXPROCS=1", "GOTRACEBACK=none"},
+		Dir:         "/",
+		Stdin:       s.stdio[0],
+		Stdout:      s.stdio[1],
+		Stderr:      s.stdio[2],
+		ExtraFiles:  append([]*os.File{controlR, statusW, s.program}, s.join...),
+		SysProcAttr: attributes,
+	}
+	err = cmd.Start()
+	// Only the shim may hold these, or its death would not be seen.
+	controlR.Close()
+	statusW.Close()
+	if err != nil {
+		controlW.Close()
+		statusR.Close()
+		return nil, fmt.Errorf("start the shim: %w", err)
+	}
+	// A shim that is gone already says why in its status, or by having none.
+	_ = sendSpec(controlW, s.spec)
+	return &shimProcess{cmd: cmd, control: controlW, status: statusR}, nil
+}
+
+// wait returns the shim's report once it and, in a PID namespace, everything
+// that it started is gone; ok is false without a report.
+func (p *shimProcess) wait() (r report, ok bool) {
+	b, err := io.ReadAll(p.status)
+	ok = err == nil && json.Unmarshal(b, &r) == nil
+	_ = p.cmd.Wait()
+	p.control.Close()
+	p.status.Close()
+	return r, ok
+}

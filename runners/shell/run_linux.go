@@ -1,0 +1,388 @@
+package shell
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/specql/specql-ops/runners"
+)
+
+// system is what a runner holds of the host.
+type system struct {
+	h              *hierarchy
+	filter         []unix.SockFilter // with sockets
+	filterNoSocket []unix.SockFilter
+}
+
+func (sys *system) open(r *Runner) error {
+	if !shimReady.Load() {
+		return errors.New("main must call shell.ShimMain before anything else")
+	}
+	var lacks []string
+	sys.h, lacks = acquireHierarchy()
+	r.host = hostWith(sys.h, lacks)
+	removeLeftovers(sys.h, r.opts.TempDir, r.opts.Log)
+	var err error
+	if r.host.Seccomp {
+		var err2 error
+		sys.filter, err = syscallFilter(false)
+		sys.filterNoSocket, err2 = syscallFilter(true)
+		err = errors.Join(err, err2)
+	}
+	if err == nil {
+		r.base, err = makeTempBase(r.opts.TempDir, owner())
+	}
+	if err != nil {
+		sys.h.release()
+		return err
+	}
+	r.opts.Log.Debug("shell runner is ready", "isolation", r.host.Isolation, "namespaces", r.host.Namespaces,
+		"cgroup", r.host.Cgroup, "controllers", r.host.Controllers, "landlock", r.host.Landlock, "lacks", r.host.Lacks)
+	return nil
+}
+
+func (sys *system) close() { sys.h.release() }
+
+// run starts the attempt and returns when nothing of it is left.
+func (sys *system) run(ctx context.Context, r *Runner, a *attempt) (outcome, error) {
+	s, err := sys.spec(r, a)
+	if err != nil {
+		return outcome{}, err
+	}
+	g, err := sys.h.newGroup(a.name, a.policy)
+	if err != nil {
+		return outcome{}, fmt.Errorf("prepare the job's limits: %w", err)
+	}
+	pipes, err := openPipes(a)
+	if err != nil {
+		return outcome{}, errors.Join(err, g.remove())
+	}
+	started := time.Now()
+	p, err := startShim(r.host.Namespaces, shimStart{
+		spec:    s,
+		pidns:   a.plan.namespaces,
+		netns:   a.plan.netns,
+		program: a.command.program,
+		join:    g.join,
+		stdio:   pipes.theirs,
+	})
+	pipes.handOver()
+	if err != nil {
+		pipes.finish()
+		return outcome{}, errors.Join(err, g.remove())
+	}
+	pipes.copy(a.input(), a.streams)
+
+	supervisor := supervise(ctx, r.opts.Grace, a, p, g)
+	report, reported := p.wait()
+	o := supervisor.finish()
+	o.wall = time.Since(started)
+	if !a.plan.namespaces {
+		g.kill() // whoever slipped out of the shim's tree
+	}
+	pipes.finish()
+
+	o.lost = !reported
+	o.exitCode = 128 + int(unix.SIGKILL)
+	if reported {
+		o.cpu = time.Duration(report.CPUNs)
+		o.exitCode = report.Wait.ExitStatus()
+		if report.Wait.Signaled() {
+			o.signal = report.Wait.Signal()
+			o.exitCode = 128 + int(o.signal)
+		}
+	}
+	o.measure(g)
+	if a.policy.limits.DiskMB > 0 {
+		o.disk = diskUse(a.tmp)
+	}
+	if err := g.remove(); err != nil {
+		r.opts.Log.Warn("a job's cgroup could not be removed", "job", a.call.Job.ID, "error", err)
+	}
+	if reported && report.Step != "" {
+		if o.ended != nil {
+			return outcome{}, fmt.Errorf("job %s was not started: %w", a.call.Job.ID, o.ended)
+		}
+		return outcome{}, a.notStarted(report)
+	}
+	return o, nil
+}
+
+// measure reads what the attempt's own cgroup counted.
+func (o *outcome) measure(g *group) {
+	if cpu, ok := g.cpu(); ok {
+		o.cpu = cpu
+	}
+	if peak, ok := g.peak(); ok {
+		o.peak = peak
+	}
+	o.oomKills = g.oomKills()
+	o.forksRefused = g.forksRefused()
+}
+
+// notStarted words the shim's report for the operator.
+func (a *attempt) notStarted(r report) error {
+	service := a.policy.service
+	switch r.Step {
+	case "directory":
+		return configErrorf(service, "working_directory %s cannot be entered: %s", a.dir.path, r.Error)
+	case "start":
+		switch r.Errno {
+		case unix.EACCES, unix.EPERM, unix.ENOENT, unix.ENOEXEC, unix.ENOTDIR, unix.ELOOP, unix.EISDIR, unix.E2BIG, unix.EINVAL:
+			return configErrorf(service, "the command %s cannot be started as %s: %s", a.command.argv[0], a.account.name, r.Error)
+		case 0:
+			return &runners.PolicyError{Service: service, Rule: "allowed_commands", Offered: r.Error}
+		}
+	}
+	return fmt.Errorf("the job was not started: its isolation could not be set up (%s: %s); specql-agent doctor says what this host can give", r.Step, r.Error)
+}
+
+// spec writes down what the shim has to do.
+func (sys *system) spec(r *Runner, a *attempt) (s spec, err error) {
+	s = spec{
+		Argv:       a.command.argv,
+		Env:        a.env,
+		Hashed:     a.command.hashed,
+		Namespaces: a.plan.namespaces,
+		Loopback:   a.plan.loopback,
+		TmpBase:    r.base,
+		Tmp:        a.tmp,
+		Confined:   a.plan.isolation != "none",
+		Limits:     a.limits(r.host),
+	}
+	if s.Dir, err = identityOf(a.dir.File, a.dir.path); err != nil {
+		return s, err
+	}
+	if a.command.script != nil {
+		if s.Script, err = identityOf(a.command.script, a.command.scriptPath); err != nil {
+			return s, err
+		}
+	}
+	if a.account.change {
+		s.Credential = &syscall.Credential{Uid: a.account.uid, Gid: a.account.gid, Groups: a.account.groups}
+	}
+	if a.plan.landlock {
+		s.Files = fileRules(a.plan, a.dir.path, a.tmp, a.command.scriptPath, allowedCommands(a.policy))
+		s.Confined = true
+	}
+	if a.plan.seccomp {
+		s.Filter = sys.filter
+		if a.plan.blockSockets {
+			s.Filter = sys.filterNoSocket
+		}
+		s.Confined = true
+	}
+	// Sockets in /run (container engines, message buses, databases) are ways
+	// around an empty network namespace.
+	s.HideRun = a.plan.namespaces && a.plan.network != "all"
+	for _, path := range []string{a.dir.path, a.tmp, a.command.path} {
+		if within("/run", path) {
+			s.HideRun = false
+		}
+	}
+	return s, nil
+}
+
+// limits are the process limits beside the cgroup's.
+func (a *attempt) limits(h Host) []rlimit {
+	list := []rlimit{
+		{unix.RLIMIT_CORE, 0, 0},
+		{unix.RLIMIT_NOFILE, a.policy.maxOpenFiles, a.policy.maxOpenFiles},
+	}
+	if mb := a.policy.limits.DiskMB; mb > 0 {
+		size := uint64(mb) << 20
+		list = append(list, rlimit{unix.RLIMIT_FSIZE, size, size})
+	}
+	if s := a.policy.limits.CPUSeconds; s > 0 {
+		// The kernel counts it for each process and in whole seconds; the
+		// supervisor watches the tree.
+		soft := uint64(math.Ceil(s))
+		list = append(list, rlimit{unix.RLIMIT_CPU, soft, soft + 1})
+	}
+	hasPids := false
+	for _, c := range h.Controllers {
+		hasPids = hasPids || c == "pids"
+	}
+	if !hasPids && a.plan.namespaces && h.Namespaces == "user" {
+		// In a user namespace of its own this counts the job's processes
+		// only (since Linux 5.14); elsewhere it would count all of the
+		// user's.
+		most := uint64(a.policy.maxProcesses + shimThreads)
+		list = append(list, rlimit{unix.RLIMIT_NPROC, most, most})
+	}
+	return list
+}
+
+// pipes connect an attempt's standard streams.
+type pipes struct {
+	theirs [3]*os.File
+	ours   [3]*os.File
+	copies sync.WaitGroup
+}
+
+func openPipes(a *attempt) (*pipes, error) {
+	p := &pipes{}
+	for i := range p.theirs {
+		r, w, err := os.Pipe()
+		if err != nil {
+			p.handOver()
+			p.finish()
+			return nil, err
+		}
+		p.theirs[i], p.ours[i] = w, r
+		if i == 0 {
+			p.theirs[i], p.ours[i] = r, w
+		}
+		if a.account.change {
+			// So that /dev/stdout can be opened by name.
+			_ = p.theirs[i].Chown(int(a.account.uid), int(a.account.gid))
+		}
+	}
+	return p, nil
+}
+
+// handOver closes what the shim has now.
+func (p *pipes) handOver() {
+	for _, f := range p.theirs {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+func (p *pipes) copy(input []byte, s *streams) {
+	p.copies.Go(func() {
+		// A program need not read its input.
+		_, _ = p.ours[0].Write(input)
+		p.ours[0].Close()
+	})
+	p.copies.Go(func() { _, _ = io.Copy(&s.stdout, p.ours[1]) })
+	p.copies.Go(func() { _, _ = io.Copy(&s.stderr, p.ours[2]) })
+}
+
+// lastOutput bounds the wait for a pipe's end after the tree is gone: a
+// process outside of it could have been handed the pipe.
+const lastOutput = 2 * time.Second
+
+// finish reads what is left and closes everything.
+func (p *pipes) finish() {
+	for _, f := range p.ours {
+		if f != nil {
+			_ = f.SetDeadline(time.Now().Add(lastOutput))
+		}
+	}
+	if p.ours[0] != nil {
+		p.ours[0].Close()
+	}
+	p.copies.Wait()
+	for _, f := range p.ours {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+// supervisor watches one attempt while it runs.
+type supervisor struct {
+	done    chan struct{}
+	over    sync.WaitGroup
+	stopped outcome // ended, overCPU
+	samples struct{ sum, count, peak int64 }
+}
+
+// supervise stops the tree when its context ends or it has used its
+// processor time, and samples its memory.
+func supervise(ctx context.Context, grace time.Duration, a *attempt, p *shimProcess, g *group) *supervisor {
+	s := &supervisor{done: make(chan struct{})}
+	exceeded := make(chan struct{})
+	s.over.Go(func() { s.watch(a.policy.limits.CPUSeconds, g, exceeded) })
+	s.over.Go(func() {
+		select {
+		case <-s.done:
+			return
+		case <-exceeded:
+			s.stopped.overCPU = true
+		case <-ctx.Done():
+			s.stopped.ended = ctx.Err()
+			_, _ = p.control.Write([]byte{orderTerminate})
+			timer := time.NewTimer(grace)
+			defer timer.Stop()
+			select {
+			case <-s.done:
+				return
+			case <-timer.C:
+			}
+		}
+		kill(a, p, g)
+	})
+	return s
+}
+
+// kill ends the tree for certain: by its init, by its cgroup, by the shim.
+func kill(a *attempt, p *shimProcess, g *group) {
+	if a.plan.namespaces {
+		_ = p.cmd.Process.Kill()
+	} else {
+		p.control.Close()
+	}
+	g.kill()
+}
+
+// watch looks at the tree's processor time and memory until the attempt is
+// over. It looks as often as the limit could be reached on all processors.
+func (s *supervisor) watch(cpuSeconds float64, g *group, exceeded chan<- struct{}) {
+	const usual, shortest = time.Second, 10 * time.Millisecond
+	_, exactPeak := g.peak()
+	next := func() time.Duration {
+		wait := usual
+		if g.has("memory") && !exactPeak {
+			wait = 50 * time.Millisecond // the samples are all there is (before Linux 5.19)
+		}
+		if used, ok := g.cpu(); ok && cpuSeconds > 0 {
+			left := (cpuSeconds - used.Seconds()) / float64(runtime.NumCPU())
+			wait = min(wait, max(shortest, time.Duration(left*float64(time.Second))))
+		}
+		return wait
+	}
+	timer := time.NewTimer(next())
+	defer timer.Stop()
+	for {
+		select {
+		case <-s.done:
+			return
+		case <-timer.C:
+		}
+		if now, ok := g.memory(); ok {
+			s.samples.sum += now
+			s.samples.count++
+			s.samples.peak = max(s.samples.peak, now)
+		}
+		if used, ok := g.cpu(); ok && cpuSeconds > 0 && used.Seconds() >= cpuSeconds {
+			close(exceeded)
+			return
+		}
+		timer.Reset(next())
+	}
+}
+
+// finish ends the watch and says what it saw.
+func (s *supervisor) finish() outcome {
+	close(s.done)
+	s.over.Wait()
+	o := s.stopped
+	o.peak = s.samples.peak
+	if s.samples.count > 0 {
+		o.average = s.samples.sum / s.samples.count
+	}
+	return o
+}

@@ -1,0 +1,196 @@
+package tui
+
+import (
+	"context"
+	"time"
+
+	tea "charm.land/bubbletea/v2"
+	"github.com/charmbracelet/colorprofile"
+
+	"github.com/specql/specql-ops/ops"
+	"github.com/specql/specql-ops/tui/agents"
+	"github.com/specql/specql-ops/tui/jobs"
+	"github.com/specql/specql-ops/tui/live"
+	"github.com/specql/specql-ops/tui/parts"
+)
+
+// The least screen on which everything that matters can be read.
+const (
+	leastWidth  = 60
+	leastHeight = 15
+)
+
+const tick = time.Second
+
+// page is one of the console's pages.
+type page interface {
+	Update(tea.Msg) tea.Cmd
+	Refresh() tea.Cmd // what is due to be asked; nil: nothing
+	View(w, h int) string
+	Overlay(w, h int) []string // a dialog's box; nil: none
+	Capturing() bool           // every key belongs to the page
+	Keys() []parts.Key
+	Health() parts.Health
+}
+
+type entry struct {
+	key, name string
+	page      page
+}
+
+type tickMsg time.Time
+
+// app routes messages to pages and draws the frame around them.
+type app struct {
+	env      *parts.Env
+	source   Source
+	overview parts.Feed[ops.Overview]
+	readOnly string // by option; the role's own reason comes with the overview
+
+	pages []entry
+	at    int
+	help  bool
+	toast parts.ToastMsg
+
+	dark    bool
+	profile colorprofile.Profile
+	w, h    int
+}
+
+func newApp(source Source, readOnly string) *app {
+	a := &app{env: &parts.Env{Now: source.Clock(), ReadOnly: readOnly}, source: source, readOnly: readOnly,
+		overview: parts.Feed[ops.Overview]{Interval: 2 * time.Second, Clock: source.Clock},
+		dark:     true, profile: colorprofile.TrueColor}
+	a.env.Theme = parts.NewTheme(a.dark, a.profile)
+	a.pages = []entry{
+		{"2", "Live", live.New(a.env, live.Source{Live: source.Live, Plan: source.Plan, Switch: source.Switch, Clock: source.Clock})},
+		{"3", "Jobs", jobs.New(a.env, jobs.Source{List: source.List, Job: source.Job, Filter: source.Filter, Clock: source.Clock})},
+		{"7", "Agents", agents.New(a.env, agents.Source{Agents: source.Agents, Clock: source.Clock})},
+	}
+	return a
+}
+
+// Init asks for the first figures and the terminal's background.
+func (a *app) Init() tea.Cmd {
+	return tea.Batch(tea.RequestBackgroundColor, a.refresh(), a.tick())
+}
+
+func (a *app) tick() tea.Cmd {
+	return tea.Tick(tick, func(t time.Time) tea.Msg { return tickMsg(t) })
+}
+
+func (a *app) page() page { return a.pages[a.at].page }
+
+func (a *app) refresh() tea.Cmd {
+	return tea.Batch(a.overview.Ask(a.env.Now, func(ctx context.Context) (ops.Overview, error) { return a.source.Overview(ctx) }),
+		a.page().Refresh())
+}
+
+// Update dispatches: to the frame what is the frame's, else to the pages.
+func (a *app) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
+	a.env.Now = a.source.Clock()
+	switch msg := msg.(type) {
+	case tea.WindowSizeMsg:
+		a.w, a.h = msg.Width, msg.Height
+	case tea.BackgroundColorMsg:
+		a.dark = msg.IsDark()
+		a.env.Theme = parts.NewTheme(a.dark, a.profile)
+	case tea.ColorProfileMsg:
+		a.profile = msg.Profile
+		a.env.Theme = parts.NewTheme(a.dark, a.profile)
+	case tickMsg:
+		if a.env.Paused {
+			return a, a.tick()
+		}
+		return a, tea.Batch(a.refresh(), a.tick())
+	case parts.Read[ops.Overview]:
+		if a.overview.Take(msg) {
+			a.permissions()
+		}
+	case parts.ToastMsg:
+		a.toast = msg
+	case tea.KeyPressMsg:
+		return a, a.key(msg)
+	case tea.PasteMsg, tea.MouseWheelMsg:
+		if !a.tooSmall() && !a.help {
+			return a, a.page().Update(msg)
+		}
+	default:
+		return a, a.toAll(msg)
+	}
+	return a, nil
+}
+
+// toAll hands an answer to every page; the one that asked takes it.
+func (a *app) toAll(msg tea.Msg) tea.Cmd {
+	var cmds []tea.Cmd
+	for _, e := range a.pages {
+		cmds = append(cmds, e.page.Update(msg))
+	}
+	return tea.Batch(cmds...)
+}
+
+func (a *app) permissions() {
+	v := a.overview.Value
+	switch {
+	case a.readOnly != "":
+	case v.ReadOnly && v.ReadOnlyReason == "":
+		a.env.ReadOnly = "the role " + parts.Clean(v.Role) + " may only read"
+	case v.ReadOnly:
+		a.env.ReadOnly = parts.Clean(v.ReadOnlyReason)
+	default:
+		a.env.ReadOnly = ""
+	}
+}
+
+func (a *app) key(msg tea.KeyPressMsg) tea.Cmd {
+	name := msg.String()
+	if name == "ctrl+c" {
+		return tea.Quit
+	}
+	if a.tooSmall() {
+		if name == "q" {
+			return tea.Quit
+		}
+		return nil
+	}
+	a.toast = parts.ToastMsg{}
+	if a.help {
+		if name == "q" {
+			return tea.Quit
+		}
+		a.help = false
+		return nil
+	}
+	if a.page().Capturing() {
+		return a.page().Update(msg)
+	}
+	switch name {
+	case "q":
+		return tea.Quit
+	case "?":
+		a.help = true
+		return nil
+	case "p":
+		a.env.Paused = !a.env.Paused
+		return nil
+	}
+	for i, e := range a.pages {
+		if name == e.key {
+			a.at = i
+			return a.page().Refresh()
+		}
+	}
+	return a.page().Update(msg)
+}
+
+func (a *app) tooSmall() bool { return a.w < leastWidth || a.h < leastHeight }
+
+// View draws the screen.
+func (a *app) View() tea.View {
+	v := tea.NewView(a.draw())
+	v.AltScreen = true
+	v.MouseMode = tea.MouseModeCellMotion
+	v.WindowTitle = "SpecQL Ops"
+	return v
+}

@@ -1,0 +1,255 @@
+package tui
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	tea "charm.land/bubbletea/v2"
+	"github.com/charmbracelet/colorprofile"
+
+	"github.com/specql/specql-ops/jobs"
+	"github.com/specql/specql-ops/ops"
+	"github.com/specql/specql-ops/tui/parts"
+)
+
+var start = time.Date(2026, 11, 23, 3, 12, 20, 0, time.UTC)
+
+// fake is a Source with fixed figures and a clock that the test holds.
+type fake struct {
+	mu       sync.Mutex
+	now      time.Time
+	err      error // what every question answers, when set
+	overview ops.Overview
+	live     ops.Live
+	rows     []ops.JobRow
+	detail   ops.JobDetail
+	agents   []ops.AgentRow
+	switched []string
+}
+
+func ptr[T any](v T) *T { return &v }
+
+func answer[T any](f *fake, v func() T) (T, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err != nil {
+		var zero T
+		return zero, f.err
+	}
+	return v(), nil
+}
+
+func (f *fake) source() Source {
+	return Source{
+		Clock: func() time.Time { f.mu.Lock(); defer f.mu.Unlock(); return f.now },
+		Overview: func(context.Context) (ops.Overview, error) {
+			return answer(f, func() ops.Overview { return f.overview })
+		},
+		Live: func(context.Context, time.Duration) (ops.Live, error) {
+			return answer(f, func() ops.Live { return f.live })
+		},
+		List: func(_ context.Context, filter ops.Filter, p ops.Page) ([]ops.JobRow, error) {
+			return answer(f, func() []ops.JobRow { return f.page(filter, p) })
+		},
+		Job: func(context.Context, jobs.ID) (ops.JobDetail, error) {
+			return answer(f, func() ops.JobDetail { return f.detail })
+		},
+		Agents: func(context.Context) ([]ops.AgentRow, error) {
+			return answer(f, func() []ops.AgentRow { return f.agents })
+		},
+		Filter: ops.ParseFilter,
+		Plan: func(_ context.Context, types []jobs.ExecutionType, enable bool) (ops.SwitchPlan, error) {
+			return answer(f, func() ops.SwitchPlan {
+				return ops.SwitchPlan{Enable: enable, NeedsForce: !enable && types[0] == jobs.HTTP,
+					Types: []ops.TypePlan{{Type: types[0], Pending: 12408, PendingCapped: true, Running: 7, Services: 3}}}
+			})
+		},
+		Switch: func(_ context.Context, types []jobs.ExecutionType, enable, force bool, reason string) ([]jobs.Switch, error) {
+			return answer(f, func() []jobs.Switch {
+				f.switched = append(f.switched, fmt.Sprintf("%s enable=%t force=%t reason=%q", types[0], enable, force, reason))
+				return []jobs.Switch{{Type: types[0], Enabled: enable, Reason: reason}}
+			})
+		},
+	}
+}
+
+// page answers as the database does: newest first, after the cursor.
+func (f *fake) page(filter ops.Filter, p ops.Page) []ops.JobRow {
+	var out []ops.JobRow
+	after := p.After == (ops.Cursor{})
+	for _, r := range f.rows {
+		if after && (len(filter.Statuses) == 0 || r.Status == filter.Statuses[0]) && len(out) < p.Size {
+			out = append(out, r)
+		}
+		after = after || r.ID == p.After.ID
+	}
+	return out
+}
+
+func row(i int) ops.JobRow {
+	services := []struct {
+		service, operation string
+		t                  jobs.ExecutionType
+	}{{"stripe_api", "create_charge", jobs.HTTP}, {"data_processor", "process_data", jobs.Shell},
+		{"ml_model", "predict", jobs.Docker}, {"image_resizer", "resize", jobs.Serverless}}
+	statuses := []jobs.Status{jobs.Pending, jobs.Running, jobs.Completed, jobs.Completed, jobs.Failed, jobs.Completed, jobs.Cancelled}
+	s := services[i%4]
+	created := start.Add(-time.Duration(i*i+3) * time.Second)
+	r := ops.JobRow{Identifier: fmt.Sprintf("job-%06d", 900000-i), Service: s.service, Operation: s.operation, Type: s.t,
+		Status: statuses[i%7], Attempts: 1 + i%3, MaxAttempts: 3, CreatedAt: created}
+	r.ID[0], r.ID[12], r.ID[13], r.ID[14], r.ID[15] = 0x9c, byte(i>>24), byte(i>>16), byte(i>>8), byte(i)
+	if r.Status != jobs.Pending {
+		r.StartedAt = ptr(created.Add(time.Second))
+	}
+	switch r.Status {
+	case jobs.Completed:
+		r.DurationSeconds = ptr(0.012 * float64(1+i%90))
+	case jobs.Failed:
+		r.DurationSeconds = ptr(2.5)
+		r.Error = "connect \x1b[31mto api\x1b[0m.example.com:443: timeout\nafter 2.5 s \u202egnp.exe"
+	}
+	return r
+}
+
+func newFake() *fake {
+	f := &fake{now: start}
+	f.overview = ops.Overview{Database: "orders", Server: "db-1.internal", Role: "anna", Migrated: true, AgentsAlive: 3, AgentsRunning: 18,
+		RegistryHashes: []string{"a1b2c3d4e5f6"}, Environments: []string{"production"}, MultiExecution: true, At: start}
+	series := func(k float64) (done, failed, p95 []float64) {
+		for i := range 15 {
+			done = append(done, k*float64(3+(i*7)%11))
+			failed = append(failed, float64(i%4))
+			p95 = append(p95, k*float64(20+(i*5)%13))
+		}
+		return
+	}
+	types := []ops.TypeLive{
+		{Type: jobs.HTTP, Switch: jobs.Switch{Type: jobs.HTTP, Enabled: true}, Completed: 184203, Failed: 612, P50: 38 * time.Millisecond,
+			P95: 182 * time.Millisecond, P99: 1240 * time.Millisecond, Waiting: 312, Oldest: 4 * time.Second, Running: 12},
+		{Type: jobs.Shell, Switch: jobs.Switch{Type: jobs.Shell, Enabled: true}, Completed: 9120, Failed: 801, Violations: 3, P50: 420 * time.Millisecond,
+			P95: 6300 * time.Millisecond, P99: 48 * time.Second, Waiting: 57, Oldest: 96 * time.Second, Running: 5,
+			CPUPercent: ptr(71.2), MemoryMB: ptr(182.4), PeakMemoryMB: ptr(511.0)},
+		{Type: jobs.Docker, Switch: jobs.Switch{Type: jobs.Docker, Reason: "image registry maintenance", ChangedBy: "anna", ChangedAt: start.Add(-12 * time.Minute)},
+			Waiting: 10000, WaitingCapped: true, Oldest: 13 * time.Minute, Running: 1, CPUPercent: ptr(188.0), MemoryMB: ptr(1480.0), PeakMemoryMB: ptr(2900.0)},
+		{Type: jobs.Serverless, Switch: jobs.Switch{Type: jobs.Serverless, Enabled: true}, Completed: 412, P50: 92 * time.Millisecond,
+			P95: 310 * time.Millisecond, P99: 880 * time.Millisecond, MemoryMB: ptr(94.0), PeakMemoryMB: ptr(121.0)},
+	}
+	for i := range types {
+		types[i].Window, types[i].Total, types[i].TotalAt = 15*time.Minute, 1000, start.Add(-time.Second)
+		types[i].DoneSeries, types[i].FailedSeries, types[i].P95Series = series(float64(4 - i))
+	}
+	f.live = ops.Live{At: start, Types: types, Held: []ops.Held{
+		{Service: "ml_model", Type: jobs.Docker, Waiting: 10000, Capped: true, Reason: "docker is switched off: image registry maintenance (anna, 12 min ago)"},
+		{Service: "pdf_render", Type: jobs.Docker, Waiting: 41, Reason: "docker is switched off: image registry maintenance (anna, 12 min ago)"},
+		{Service: "legacy_crm", Type: jobs.HTTP, Waiting: 7, Reason: "no registry entry has this name"}}}
+	for i := range 24 {
+		r := row(i)
+		f.live.Services = append(f.live.Services, ops.ServiceLive{Service: r.Service + []string{"", "_eu", "_us"}[i/4%3], Operation: r.Operation, Type: r.Type,
+			Completed: int64(90000 / (i + 1)), Failed: int64(i * i * 3), P50: time.Duration(30+i*11) * time.Millisecond, P95: time.Duration(180+i*97) * time.Millisecond})
+	}
+	for i := range 500 {
+		f.rows = append(f.rows, row(i))
+	}
+	f.detail = ops.JobDetail{JobRow: row(4), Input: json.RawMessage(`{"customer": "c_81", "note": "\u001b[2J", "lines": [1, 2, 3]}`),
+		ResourceUsage: json.RawMessage(`{"duration_seconds": 2.5}`), TimeoutSeconds: ptr(300), TenantID: "0b6c1f9e-0000-4000-8000-000000000001",
+		CorrelationID: "req-7781", IdempotencyKey: "charge-81", EntityType: "order", EntityPK: "81", UpdatedAt: start, Agent: "agent-2",
+		History: []ops.AttemptRow{{Attempt: 1, Agent: "agent-1", FinishedAt: start.Add(-time.Minute), DurationSeconds: ptr(2.5), Error: "HTTP 503 Service Unavailable"}}}
+	f.agents = []ops.AgentRow{
+		{ID: jobs.ID{1}, Name: "agent-1", Host: "ops-a.internal", PID: 812, Version: "1.0.0", Environment: "production", Types: jobs.ExecutionTypes(), Slots: 64,
+			Running: 12, Isolation: "full", RegistryHash: "a1b2c3d4e5f6", State: "running", StartedAt: start.Add(-50 * time.Hour), HeartbeatAt: start.Add(-2 * time.Second)},
+		{ID: jobs.ID{2}, Name: "agent-2", Host: "ops-b.internal", PID: 977, Version: "1.0.0", Environment: "production", Types: jobs.ExecutionTypes()[:2], Slots: 32,
+			Running: 6, Isolation: "process", RegistryHash: "a1b2c3d4e5f6", RegistryError: "service_registry.yaml:41:7: services[3].runner_config.image: required", State: "running",
+			StartedAt: start.Add(-3 * time.Hour), HeartbeatAt: start.Add(-time.Second)},
+		{ID: jobs.ID{3}, Name: "agent-3", Host: "ops-c.internal", PID: 31, Version: "0.9.4", Environment: "production", Types: jobs.ExecutionTypes()[:1], Slots: 16,
+			Isolation: "none", RegistryHash: "77aa00bb", State: "lost", StartedAt: start.Add(-300 * time.Hour), HeartbeatAt: start.Add(-4 * time.Minute)}}
+	return f
+}
+
+// console drives an app without a terminal: commands run at once, their
+// answers come back as messages, and ticks come when the test says so.
+type console struct {
+	t   testing.TB
+	f   *fake
+	app *app
+}
+
+func open(t testing.TB, f *fake, w, h int, readOnly string) *console {
+	c := &console{t, f, newApp(f.source(), readOnly)}
+	c.send(tea.WindowSizeMsg{Width: w, Height: h})
+	c.settle(c.app.refresh())
+	f.mu.Lock()
+	for i := range f.live.Types {
+		f.live.Types[i].Total += int64(137 >> (2 * i))
+		f.live.Types[i].TotalAt = f.live.Types[i].TotalAt.Add(time.Second)
+	}
+	f.mu.Unlock()
+	c.tick(time.Second)
+	return c
+}
+
+func (c *console) theme(dark bool, profile colorprofile.Profile) *console {
+	c.app.dark, c.app.profile = dark, profile
+	c.app.env.Theme = parts.NewTheme(dark, profile)
+	return c
+}
+
+func (c *console) send(msg tea.Msg) {
+	_, cmd := c.app.Update(msg)
+	c.settle(cmd)
+}
+
+func (c *console) settle(cmd tea.Cmd) {
+	if cmd == nil {
+		return
+	}
+	switch msg := cmd().(type) {
+	case nil:
+	case tea.BatchMsg:
+		for _, each := range msg {
+			c.settle(each)
+		}
+	default:
+		c.send(msg)
+	}
+}
+
+// tick moves the clock and refreshes as the app's own tick does.
+func (c *console) tick(d time.Duration) {
+	c.pass(d)
+	c.app.env.Now = c.f.source().Clock()
+	if !c.app.env.Paused {
+		c.settle(c.app.refresh())
+	}
+}
+
+func (c *console) pass(d time.Duration) {
+	c.f.mu.Lock()
+	c.f.now = c.f.now.Add(d)
+	c.f.mu.Unlock()
+}
+
+var named = map[string]rune{"enter": tea.KeyEnter, "esc": tea.KeyEscape, "tab": tea.KeyTab, "down": tea.KeyDown, "up": tea.KeyUp, "end": tea.KeyEnd,
+	"home": tea.KeyHome, "pgdown": tea.KeyPgDown, "left": tea.KeyLeft, "right": tea.KeyRight, "backspace": tea.KeyBackspace}
+
+func (c *console) press(keys ...string) {
+	for _, k := range keys {
+		if code, ok := named[k]; ok {
+			c.send(tea.KeyPressMsg{Code: code})
+			continue
+		}
+		c.send(tea.KeyPressMsg{Code: []rune(k)[0], Text: k})
+	}
+}
+
+func (c *console) typed(text string) {
+	for _, r := range text {
+		c.press(string(r))
+	}
+}
+
+var errGone = errors.New("connection refused")

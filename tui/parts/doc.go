@@ -1,0 +1,34 @@
+// Package parts holds what the console's pages share: the theme, text that is
+// safe to print, formats of stable width, the windowed table, the sparkline,
+// layers over a screen, and the feed that keeps a page fresh.
+//
+// Everything here is a value or a plain struct that draws into a string of an
+// exact size. Nothing does I/O and nothing reads the clock: time comes in
+// with the Env.
+package parts
+
+import "time"
+
+// Env is what every page knows of the console around it. The app owns it and
+// changes it only between messages.
+type Env struct {
+	Theme    *Theme
+	Now      time.Time // of the message in hand
+	Paused   bool      // no feed refreshes by itself
+	ReadOnly string    // why nothing may be changed; empty: it may
+}
+
+// Key is one binding as help and the bottom line show it. Disabled says why it
+// does nothing here and now; an empty string means that it works.
+type Key struct {
+	Keys     string // as people read it: "↑↓", "enter"
+	Help     string // one to three words
+	Disabled string
+	Hidden   bool // in the help only
+}
+
+// ToastMsg asks the app for a line of text that stays until the next key.
+type ToastMsg struct {
+	Text string
+	Bad  bool
+}
