@@ -93,7 +93,25 @@ func (a *Agent) interval() time.Duration {
 func (a *Agent) beat(ctx context.Context, conn *pgx.Conn) (jobs.Pulse, error) {
 	ctx, cancel := context.WithTimeout(ctx, a.opt.Lease/3)
 	defer cancel()
-	return jobs.Heartbeat(ctx, conn, a.info(), a.opt.Lease)
+	pulse, err := jobs.Heartbeat(ctx, conn, a.info(), a.opt.Lease)
+	if err != nil {
+		return pulse, err
+	}
+	return pulse, a.obeyCancellations(ctx, conn)
+}
+
+// obeyCancellations stops attempts whose cancellation was not signalled to
+// this agent, because nobody listened at that moment.
+func (a *Agent) obeyCancellations(ctx context.Context, conn *pgx.Conn) error {
+	running := a.ledger.known(a.ledger.incarnation())
+	if len(running) == 0 {
+		return nil
+	}
+	cancelled, err := jobs.CancelledAmong(ctx, conn, running)
+	for _, id := range cancelled {
+		a.ledger.cancel(id, errCancelled)
+	}
+	return err
 }
 
 // reconnectFor reconnects; attempts whose lease runs out meanwhile are stopped.

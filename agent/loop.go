@@ -132,7 +132,11 @@ func (a *Agent) recover(ctx context.Context, conn *pgx.Conn) {
 func (a *Agent) listen(ctx context.Context) {
 	conn := a.reconnect(ctx, "wake-ups", nil)
 	for conn != nil {
-		err := jobs.Listen(ctx, conn, a.ledger.arm, func(s jobs.Signal) {
+		listening := func() { // what was said before is looked for
+			a.ledger.arm()
+			a.pulseIn(0)
+		}
+		err := jobs.Listen(ctx, conn, listening, func(s jobs.Signal) {
 			switch s.Kind {
 			case jobs.Cancel:
 				if a.ledger.cancel(s.Job, errCancelled) {

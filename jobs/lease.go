@@ -167,3 +167,13 @@ func HandBackUnknown(ctx context.Context, conn *pgx.Conn, agent ID, known []ID) 
 	}
 	return int(tag.RowsAffected()), nil
 }
+
+// CancelledAmong returns those of the running jobs that were cancelled: the net
+// below the notifications, for those that came while nobody listened.
+func CancelledAmong(ctx context.Context, conn *pgx.Conn, running []ID) ([]ID, error) {
+	rows, err := conn.Query(ctx, `SELECT id FROM jobs.tb_job_run WHERE id = ANY ($1) AND status = 'cancelled'`, running)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[ID])
+}

@@ -80,9 +80,9 @@ SELECT to_regclass('jobs.tb_job_run') IS NOT NULL,
   FROM unnest(ARRAY['tb_agent', 'tb_execution_type', 'tb_job_attempt', 'tb_job_metric', 'tb_audit']) AS t(name)
  WHERE to_regclass('jobs.' || t.name) IS NOT NULL`
 
-// RequireSchema returns a *DatabaseError of kind NoSchema unless the jobs
+// CheckMigrated returns a *DatabaseError of kind NoSchema unless the jobs
 // schema is there and has all migrations that operating needs.
-func RequireSchema(ctx context.Context, db jobs.Querier) error {
+func CheckMigrated(ctx context.Context, db jobs.Querier) error {
 	table, migrated, err := schemaState(ctx, db)
 	switch {
 	case err != nil:

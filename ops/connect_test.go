@@ -135,13 +135,13 @@ func TestADatabaseThatIsNotMigratedIsTold(t *testing.T) {
 	if err != nil || o.Migrated || !o.ReadOnly {
 		t.Errorf("overview: %+v, %v", o, err)
 	}
-	if err := RequireSchema(t.Context(), db); kindOf(err) != NoSchema || !strings.Contains(err.Error(), "migrate-schema") {
+	if err := CheckMigrated(t.Context(), db); kindOf(err) != NoSchema || !strings.Contains(err.Error(), "migrate-schema") {
 		t.Errorf("require: %v", err)
 	}
 	if _, err := ListAgents(t.Context(), db); kindOf(err) != NoSchema {
 		t.Errorf("agents: %v", err)
 	}
-	if err := RequireSchema(t.Context(), open(t)); err != nil {
+	if err := CheckMigrated(t.Context(), open(t)); err != nil {
 		t.Errorf("a migrated one: %v", err)
 	}
 }

@@ -177,29 +177,42 @@ func (a *app) bottom() string {
 		}
 		return th.Good.Render(parts.Fit(" ● "+parts.Clean(a.toast.Text), a.w))
 	}
-	keys := a.page().Keys()
+	var frame []parts.Key
 	if !a.page().Capturing() {
-		keys = append(keys, a.frameKeys()...)
+		frame = a.frameKeys()
+	}
+	room := a.w - 1
+	for _, k := range frame {
+		room -= cells(k)
 	}
 	var b strings.Builder
-	used := 1
 	b.WriteString(" ")
-	for _, k := range keys {
-		w := parts.Width(k.Keys) + 1 + parts.Width(k.Help) + 2
-		if k.Hidden || used+w > a.w {
+	for _, k := range a.page().Keys() {
+		if k.Hidden || cells(k) > room {
 			continue
 		}
-		used += w
-		if k.Disabled != "" {
-			b.WriteString(th.Border.Render(k.Keys+" "+k.Help) + "  ")
-			continue
-		}
-		b.WriteString(th.Accent.Render(k.Keys) + th.Muted.Render(" "+k.Help) + "  ")
+		room -= cells(k)
+		writeKey(&b, th, k)
 	}
-	if note := a.env.ReadOnly; note != "" && !a.page().Capturing() && a.w-used > 20 {
-		b.WriteString(th.Muted.Render(parts.FitRight("read-only: "+note, a.w-used-1)))
+	for _, k := range frame {
+		writeKey(&b, th, k)
+	}
+	if note := a.env.ReadOnly; note != "" && !a.page().Capturing() && room > 24 {
+		b.WriteString(th.Muted.Render(parts.FitRight("read-only: "+note, room-1)))
 	}
 	return b.String()
+}
+
+func cells(k parts.Key) int { return parts.Width(k.Keys) + 1 + parts.Width(k.Help) + 2 }
+
+func writeKey(b *strings.Builder, th *parts.Theme, k parts.Key) {
+	if k.Disabled != "" {
+		th.Border.Write(b, k.Keys+" "+k.Help)
+	} else {
+		th.Accent.Write(b, k.Keys)
+		th.Muted.Write(b, " "+k.Help)
+	}
+	b.WriteString("  ")
 }
 
 // helpBox lists every key of the page and the frame, and why one does

@@ -93,6 +93,10 @@ func statusOf(err error) int {
 	case isA[*migrations.VersionError](err), isA[*migrations.PartitionedError](err), isA[*migrations.ForeignTableError](err):
 		return exitInvalid
 	}
+	// Inside of an error that says how far something came.
+	if db, ok := errors.AsType[*ops.DatabaseError](ops.Explain(err)); ok && db.Kind != ops.NoSchema {
+		return exitDatabase
+	}
 	return exitFound
 }
 

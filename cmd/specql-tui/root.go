@@ -42,7 +42,7 @@ func (c *common) reading(ctx context.Context, f func(ctx context.Context, db *pg
 		return err
 	}
 	defer db.Close()
-	if err := ops.RequireSchema(ctx, db); err != nil {
+	if err := ops.CheckMigrated(ctx, db); err != nil {
 		return err
 	}
 	return f(ctx, db)

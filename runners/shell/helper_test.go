@@ -98,17 +98,17 @@ func helper(args []string) {
 		}
 		status, _ := os.ReadFile("/proc/self/status")
 		fmt.Print(string(status))
+	case "spawn": // as many children at once
+		n, _ := strconv.Atoi(args[1])
+		for range n {
+			if err := exec.Command(os.Args[0], helperArg, "hang").Start(); err != nil {
+				fail(err)
+			}
+		}
 	case "exit":
 		fmt.Fprint(os.Stderr, strings.Join(args[2:], " "))
 		n, _ := strconv.Atoi(args[1])
 		os.Exit(n)
-	case "signal":
-		n, _ := strconv.Atoi(args[1])
-		signal.Reset()
-		_ = syscall.Kill(os.Getpid(), syscall.Signal(n))
-		for {
-			time.Sleep(time.Hour)
-		}
 	default:
 		fail(fmt.Errorf("no such helper: %v", args))
 	}
@@ -150,7 +150,15 @@ func touch(mib string) {
 	for i := 0; i < len(m); i += 4096 {
 		m[i] = 1
 	}
-	fmt.Print("touched")
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		fail(err)
+	}
+	for line := range strings.Lines(string(status)) {
+		if name, kb, ok := strings.Cut(line, ":"); ok && name == "RssAnon" {
+			fmt.Print(strings.TrimSuffix(strings.TrimSpace(kb), " kB"))
+		}
+	}
 }
 
 // announce writes the process's number to a file, at once.

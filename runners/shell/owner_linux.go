@@ -92,14 +92,3 @@ func removeLeftovers(h *hierarchy, tempDir string, log *slog.Logger) {
 		}
 	}
 }
-
-func entries(dir, prefix string) []string {
-	list, _ := os.ReadDir(dir)
-	var names []string
-	for _, e := range list {
-		if strings.HasPrefix(e.Name(), prefix) {
-			names = append(names, e.Name())
-		}
-	}
-	return names
-}

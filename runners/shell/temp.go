@@ -4,6 +4,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // tempPrefix begins the name of the directory that holds the temporary
@@ -52,4 +53,17 @@ func diskUse(dir string) (total int64) {
 		return nil
 	})
 	return total
+}
+
+// entries lists the names in a directory that begin with prefix; none where
+// it cannot be read.
+func entries(dir, prefix string) []string {
+	list, _ := os.ReadDir(dir)
+	var names []string
+	for _, e := range list {
+		if strings.HasPrefix(e.Name(), prefix) {
+			names = append(names, e.Name())
+		}
+	}
+	return names
 }

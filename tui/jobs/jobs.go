@@ -301,7 +301,7 @@ func took(now time.Time, r *ops.JobRow) string {
 	case r.DurationSeconds != nil:
 		return parts.Duration(time.Duration(*r.DurationSeconds * float64(time.Second)))
 	case r.Status == contract.Running && r.StartedAt != nil:
-		return parts.Duration(now.Sub(*r.StartedAt).Truncate(time.Second))
+		return parts.Since(now, *r.StartedAt)
 	}
 	return "–"
 }

@@ -399,7 +399,7 @@ func (d *dialog) input(th *parts.Theme, label string, f *parts.Field, focused bo
 	if focused {
 		style, mark = th.Focus, "▸ "
 	}
-	head := mark + parts.Fit(label, max(16, parts.Width(label)+1))
+	head := mark + parts.Fit(label, 22)
 	return style.Render(head) + th.Border.Render("[") + f.View(th, inner-parts.Width(head)-2, focused) + th.Border.Render("]")
 }
 

@@ -70,14 +70,12 @@ func (p *Page) offNote(t *ops.TypeLive) string {
 	return note
 }
 
+// stretched widens a short series to the whole width.
 func stretched(series []float64, w, h int) []string {
-	if n := len(series); n > 0 && w/n > 1 {
-		k := w / n
-		wide := make([]float64, 0, n*k)
-		for _, v := range series {
-			for range k {
-				wide = append(wide, v)
-			}
+	if n := len(series); n > 0 && n < w {
+		wide := make([]float64, w)
+		for x := range wide {
+			wide[x] = series[x*n/w]
 		}
 		series = wide
 	}
@@ -128,7 +126,7 @@ func (p *Page) card(i, w, h int) []string {
 	lines = append(lines, "")
 	pairs := [][2]string{
 		{"p50", parts.Duration(t.P50)}, {"Waiting", parts.Count(t.Waiting, t.WaitingCapped)},
-		{"p95", parts.Duration(t.P95)}, {"Oldest", parts.Duration(t.Oldest)},
+		{"p95", parts.Duration(t.P95)}, {"Oldest", oldest(t)},
 		{"p99", parts.Duration(t.P99)}, {"Running", parts.Count(t.Running, false)},
 		{"CPU", parts.Percent(t.CPUPercent)}, {"Failed", parts.Count(t.Failed, false)},
 		{"Mem", parts.Memory(t.MemoryMB)}, {"Refused", parts.Count(t.Violations, false)},
@@ -155,6 +153,13 @@ func (p *Page) card(i, w, h int) []string {
 		border, title = th.Focus, style.Render(" "+symbol+" ")+th.Focus.Render("▸"+string(t.Type)+" ")
 	}
 	return parts.Framed(lines, w, title, style.Render(" "+word+" "), border)
+}
+
+func oldest(t *ops.TypeLive) string {
+	if t.Oldest <= 0 {
+		return "–"
+	}
+	return parts.Age(t.Oldest)
 }
 
 func (p *Page) successStyle(t *ops.TypeLive) parts.Style {
@@ -196,11 +201,11 @@ func (p *Page) rows(w int) []string {
 		first += th.Types[string(t.Type)].Render(parts.Spark(t.DoneSeries, room, 1)[0])
 		waiting := parts.Count(t.Waiting, t.WaitingCapped)
 		if t.Oldest > 0 {
-			waiting += " (" + parts.Duration(t.Oldest) + ")"
+			waiting += " (" + parts.Age(t.Oldest) + ")"
 		}
-		second := "    " + style.Render(parts.Fit(word, 11)) + "  "
+		second := "    " + style.Render(parts.Fit(word, 11))
 		if t.Switch.Enabled {
-			second += label(th, "waiting", waiting, 16) + label(th, "running", parts.Count(t.Running, false), 5) +
+			second += label(th, "waiting", waiting, 16) + label(th, "running", parts.Count(t.Running, false), 4) +
 				label(th, "CPU", parts.Percent(t.CPUPercent), 5) + label(th, "mem", parts.Memory(t.MemoryMB), 6)
 		} else {
 			second += label(th, "waiting", waiting, 16) + th.Warn.Render(p.offNote(t))
@@ -267,7 +272,7 @@ func (p *Page) serviceLines(w, h int) []string {
 
 func (p *Page) heldLines(w, h int) []string {
 	th, held := p.env.Theme, p.feed.Value.Held
-	lines := []string{heading(th, "Held", len(held))}
+	lines := []string{heading(th, "Held: services that wait, and why", len(held))}
 	if len(held) == 0 {
 		return append(lines, th.Muted.Render("  ● Nothing is held."))
 	}
@@ -275,12 +280,13 @@ func (p *Page) heldLines(w, h int) []string {
 		head := "  " + parts.Clean(hd.Service)
 		count := parts.Count(hd.Waiting, hd.Capped) + " waiting"
 		if w >= 100 || w >= 60 && h < 2*len(held)+1 {
-			sw := min(max(w/4, 16), 28)
-			lines = append(lines, th.Warn.Render("  ▲ ")+th.Text.Render(parts.Fit(parts.Clean(hd.Service), sw))+
-				th.Muted.Render(parts.FitRight(count, 16)+"  ")+th.Text.Render(parts.Clean(hd.Reason)))
+			lines = append(lines, th.Warn.Render("  ▲ ")+th.Text.Render(parts.Fit(parts.Clean(hd.Service), min(max(w/5, 14), 28)))+
+				th.Muted.Render(parts.FitRight(parts.Count(hd.Waiting, hd.Capped), 9)+"  ")+th.Text.Render(parts.Clean(hd.Reason)))
 		} else {
-			lines = append(lines, th.Warn.Render("  ▲")+th.Text.Render(parts.Fit(head[1:], w-3-parts.Width(count)-1))+th.Muted.Render(count),
-				th.Muted.Render("    "+parts.Clean(hd.Reason)))
+			lines = append(lines, th.Warn.Render("  ▲")+th.Text.Render(parts.Fit(head[1:], w-3-parts.Width(count)-1))+th.Muted.Render(count))
+			for _, l := range parts.Wrap(parts.Clean(hd.Reason), w-4) {
+				lines = append(lines, th.Muted.Render("    "+l))
+			}
 		}
 		if len(lines) >= h {
 			if i < len(held)-1 || len(lines) > h {

@@ -1,0 +1,44 @@
+package shell
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/specql/specql-ops/runners"
+	"github.com/specql/specql-ops/runners/runnertest"
+)
+
+func TestConformance(t *testing.T) {
+	hanging := ""
+	runnertest.Suite(t, runnertest.Harness{
+		New: func(t *testing.T) runners.Runner { return newRunner(t) },
+		Call: func(t *testing.T, b runnertest.Behaviour) runners.Call {
+			var call runners.Call
+			switch b {
+			case runnertest.Succeed:
+				call = newCall(t, "stdin")
+				call.Job.Input = []byte(runnertest.SuccessOutput)
+			case runnertest.PlainText:
+				call = newCall(t, "stdin")
+				call.Job.Input = []byte(runnertest.PlainTextOutput)
+			case runnertest.Fail:
+				call = newCall(t, "exit", "3", runnertest.FailureText)
+			case runnertest.HugeOutput:
+				call = newCall(t, "huge")
+			case runnertest.Hang:
+				call = newCall(t)
+				hanging = filepath.Join(call.Service.RunnerConfig.WorkingDirectory, "hanging")
+				call.Operation.Command = []string{self(t), helperArg, "hang", hanging}
+			case runnertest.Refused:
+				call = newCall(t, "argv")
+				call.Service.SecurityPolicy.AllowedCommands = []string{"/usr/bin/true"}
+			case runnertest.Reveal:
+				call = newCall(t, "env")
+				call.Service.RunnerConfig.Environment = map[string]string{"API_TOKEN": os.Getenv(runnertest.SecretEnv)}
+			}
+			return call
+		},
+		AwaitHang: func(t *testing.T) { awaitFile(t, hanging) },
+	})
+}
