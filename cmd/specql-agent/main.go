@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -200,9 +201,9 @@ func makeRunners(types []string, log *slog.Logger) (made []runners.Runner, isola
 			if err != nil {
 				return nil, "", closeAll, &exitError{exitConfig, err}
 			}
-			closers = append(closers, r.Close)
+			closers = append(closers, func() { r.Close() })
 			made = append(made, r)
-			isolation = string(shell.Probe().Level)
+			isolation = r.Host().Isolation
 		default:
 			return nil, "", closeAll, &exitError{exitUsage, fmt.Errorf("--types: this version runs http and shell, not %s", t)}
 		}
@@ -213,11 +214,18 @@ func makeRunners(types []string, log *slog.Logger) (made []runners.Runner, isola
 func doctor() *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor",
-		Short: "Say what this host can run, and at which isolation",
+		Short: "Say what this host can run, at which isolation, and what to change to get more",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), shell.Probe())
-			return err
+			h := shell.Probe()
+			w := cmd.OutOrStdout()
+			fmt.Fprintf(w, "http        ready\nshell       isolation %s\n", h.Isolation)
+			fmt.Fprintf(w, "  namespaces  %s\n  landlock    ABI %d\n  seccomp     %t\n  cgroup      %s %v\n",
+				cmp.Or(h.Namespaces, "none"), h.Landlock, h.Seccomp, h.Cgroup, h.Controllers)
+			for _, lack := range h.Lacks {
+				fmt.Fprintf(w, "  lacks       %s\n", lack)
+			}
+			return nil
 		},
 	}
 }

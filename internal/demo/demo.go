@@ -188,7 +188,7 @@ func startAgent(ctx context.Context, opt Options, url, serviceURL string) (done 
 	}
 	web := httpapi.New(httpapi.Options{LookupEnv: read.LookupEnv, Version: version.Short(), Log: log})
 	a, err := agent.New(agent.Options{DatabaseURL: url, Config: config, Name: "demo", Version: version.Short(),
-		Runners: []runners.Runner{web, sh}, Isolation: string(shell.Probe().Level), Slots: 50,
+		Runners: []runners.Runner{web, sh}, Isolation: sh.Host().Isolation, Slots: 50,
 		RetryBase: 200 * time.Millisecond, Drain: 10 * time.Second, Log: log})
 	if err != nil {
 		os.RemoveAll(dir)
