@@ -4,6 +4,7 @@ package ops
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -57,8 +58,7 @@ func tcp(t *testing.T, url, user, password string) string {
 func TestConnectErrorsSayWhatIsWrongAndNeverThePassword(t *testing.T) {
 	url := devdbtest.New(t, migrated(t))
 	admin := connect(t, url)
-	user := strings.ToLower("ops_" + t.Name())[:40]
-	exec(t, admin, "DROP ROLE IF EXISTS "+user)
+	user := "ops_" + strings.ToLower(rand.Text())
 	exec(t, admin, "CREATE ROLE "+user+" LOGIN PASSWORD 'right'")
 	server := devdbtest.Server(t).URL("postgres")
 	t.Cleanup(func() {
@@ -108,25 +108,25 @@ func TestConnectErrorsSayWhatIsWrongAndNeverThePassword(t *testing.T) {
 func TestARoleWithoutPrivilegesIsToldWhatToGrant(t *testing.T) {
 	url := devdbtest.New(t, migrated(t))
 	admin := connect(t, url)
-	exec(t, admin, "DROP ROLE IF EXISTS ops_nobody")
-	exec(t, admin, "CREATE ROLE ops_nobody LOGIN PASSWORD 'pw'")
-	db := connect(t, tcp(t, url, "ops_nobody", "pw"))
+	nobody := "ops_" + strings.ToLower(rand.Text())
+	exec(t, admin, "CREATE ROLE "+nobody+" LOGIN PASSWORD 'pw'")
+	db := connect(t, tcp(t, url, nobody, "pw"))
 	_, err := GetOverview(t.Context(), db)
 	if kindOf(err) != NotPermitted || !strings.Contains(err.Error(), "GRANT USAGE ON SCHEMA jobs") {
 		t.Errorf("without USAGE: %v", err)
 	}
-	exec(t, admin, "GRANT USAGE ON SCHEMA jobs TO ops_nobody")
+	exec(t, admin, "GRANT USAGE ON SCHEMA jobs TO "+nobody)
 	if _, err := ListAgents(t.Context(), db); kindOf(err) != NotPermitted {
 		t.Errorf("without SELECT: %v", err)
 	}
-	exec(t, admin, "GRANT SELECT ON ALL TABLES IN SCHEMA jobs TO ops_nobody")
+	exec(t, admin, "GRANT SELECT ON ALL TABLES IN SCHEMA jobs TO "+nobody)
 	o, err := GetOverview(t.Context(), db)
 	if err != nil || !o.ReadOnly || !strings.Contains(o.ReadOnlyReason, "UPDATE on jobs.tb_execution_type") {
 		t.Errorf("a viewer: %+v, %v", o, err)
 	}
 	db.Close()
-	exec(t, admin, "DROP OWNED BY ops_nobody")
-	exec(t, admin, "DROP ROLE ops_nobody")
+	exec(t, admin, "DROP OWNED BY "+nobody)
+	exec(t, admin, "DROP ROLE "+nobody)
 }
 
 func TestADatabaseThatIsNotMigratedIsTold(t *testing.T) {

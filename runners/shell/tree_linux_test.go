@@ -1,0 +1,152 @@
+package shell
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// processesWith lists the processes of this host whose command line holds a
+// text.
+func processesWith(text string) []string {
+	var list []string
+	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, file := range files {
+		if b, err := os.ReadFile(file); err == nil && strings.Contains(string(b), text) {
+			list = append(list, strings.ReplaceAll(string(b), "\x00", " "))
+		}
+	}
+	return list
+}
+
+// wantNothingLeft fails the test where a runner without running jobs has
+// left something.
+func wantNothingLeft(t *testing.T, r *Runner) {
+	t.Helper()
+	for _, root := range r.sys.h.roots() {
+		for _, name := range entries(root, "") {
+			if isDir(filepath.Join(root, name)) {
+				t.Errorf("cgroup %s is left", filepath.Join(root, name))
+			}
+		}
+	}
+	if left := entries(r.base, ""); len(left) > 0 {
+		t.Errorf("temporary directories are left: %v", left)
+	}
+}
+
+// levels are the isolations that the tree must die at.
+func levels(t *testing.T, r *Runner) []string {
+	t.Helper()
+	list := []string{"process", "none"}
+	if r.Host().Isolation == "full" {
+		list = append(list, "full")
+	}
+	return list
+}
+
+func TestDaemonsDieWithTheProgram(t *testing.T) {
+	r := newRunner(t)
+	for _, level := range levels(t, r) {
+		call := newCall(t)
+		call.Service.SecurityPolicy.Isolation = level
+		daemon := filepath.Join(call.Service.RunnerConfig.WorkingDirectory, "daemon")
+		call.Operation.Command = []string{self(t), helperArg, "daemon", daemon}
+		mustRun(t, r, call)
+		if left := processesWith(daemon); len(left) > 0 {
+			t.Errorf("%s: still running: %v", level, left)
+		}
+	}
+	wantNothingLeft(t, r)
+}
+
+func TestWholeTreeDiesWhenTheAttemptIsStopped(t *testing.T) {
+	r := newRunner(t)
+	for _, level := range levels(t, r) {
+		call := newCall(t)
+		call.Service.SecurityPolicy.Isolation = level
+		dir := call.Service.RunnerConfig.WorkingDirectory
+		daemon, parent := filepath.Join(dir, "daemon"), filepath.Join(dir, "parent")
+		write(t, call, "run.sh", fmt.Sprintf("%[1]s %[2]s daemon %[3]s\ntrap '' TERM\n%[1]s %[2]s hang %[4]s", self(t), helperArg, daemon, parent), 0o644)
+		call.Service.SecurityPolicy.AllowedCommands = []string{bash}
+		need(t, bash)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			_, err := r.Run(ctx, call)
+			done <- err
+		}()
+		awaitFile(t, daemon)
+		awaitFile(t, parent)
+		cancel()
+		if err := <-done; err == nil {
+			t.Errorf("%s: no error from a cancelled attempt", level)
+		}
+		if left := processesWith(dir); len(left) > 0 {
+			t.Errorf("%s: still running: %v", level, left)
+		}
+	}
+	wantNothingLeft(t, r)
+}
+
+func TestProgramMayEndByItselfInTheGracePeriod(t *testing.T) {
+	need(t, bash)
+	r := newRunner(t)
+	r.opts.Grace = time.Minute
+	for _, level := range levels(t, r) {
+		call := newCall(t)
+		dir := call.Service.RunnerConfig.WorkingDirectory
+		call.Service.SecurityPolicy.Isolation = level
+		call.Service.SecurityPolicy.AllowedCommands = []string{bash}
+		write(t, call, "run.sh", "trap 'echo ended > ended; exit 0' TERM\n: > ready\nsleep 600 & wait", 0o644)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			_, err := r.Run(ctx, call)
+			done <- err
+		}()
+		awaitFile(t, filepath.Join(dir, "ready"))
+		cancel()
+		if err := <-done; err == nil || !strings.Contains(err.Error(), "stopped") {
+			t.Errorf("%s: error = %v", level, err)
+		}
+		if _, err := os.Stat(filepath.Join(dir, "ended")); err != nil {
+			t.Errorf("%s: the program had no chance to end by itself", level)
+		}
+	}
+}
+
+func TestTwoHundredJobsAtOnceLeaveNothing(t *testing.T) {
+	r := newRunner(t)
+	marker := filepath.Join(shortTemp(t), "marker")
+	var jobs sync.WaitGroup
+	for i := range 200 {
+		call := newCall(t, "argv", marker, fmt.Sprint(i))
+		jobs.Go(func() {
+			result, err := r.Run(t.Context(), call)
+			if want := fmt.Sprintf(`"stdout":"[\"%s\" \"%d\"]"`, marker, i); err != nil || !strings.Contains(string(result.Output), want) {
+				t.Errorf("job %d: %v, %s", i, err, result.Output)
+			}
+		})
+	}
+	jobs.Wait()
+	wantNothingLeft(t, r)
+	if left := processesWith(marker); len(left) > 0 {
+		t.Errorf("still running: %v", left)
+	}
+}
+
+func TestClosedRunnerStartsNothing(t *testing.T) {
+	r := newRunner(t)
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Run(t.Context(), newCall(t, "argv")); err == nil {
+		t.Error("a closed runner ran a job")
+	}
+}
