@@ -46,7 +46,9 @@ func template(name, schema string) devdbtest.Template {
 }
 
 // httpOnly is a database of an application with rows.
-func httpOnly(t *testing.T) string { return devdbtest.New(t, template("http only", appschema.HTTPOnly)) }
+func httpOnly(t *testing.T) string {
+	return devdbtest.New(t, template("http only", appschema.HTTPOnly))
+}
 
 func connect(t *testing.T, url string) *pgx.Conn {
 	t.Helper()

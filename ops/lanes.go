@@ -50,6 +50,34 @@ SELECT lane.service, coalesce(ran.execution_type, first.execution_type), least(w
  WHERE lane.service IS NOT NULL
  ORDER BY lane.service`
 
+// boundedSQL keeps the planner to walks along an index: a bitmap would read a
+// service's whole backlog before the cap can stop it, and compiling the query
+// takes longer than running it.
+const boundedSQL = `
+SELECT set_config('enable_bitmapscan', 'off', true), set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true)`
+
+// queue is what waits and runs at one moment.
+type queue struct {
+	lanes   []lane
+	running map[jobs.ExecutionType]int64
+}
+
+func readQueue(ctx context.Context, db jobs.Beginner) (q queue, err error) {
+	tx, err := db.Begin(ctx)
+	if err != nil {
+		return q, err
+	}
+	defer tx.Rollback(context.WithoutCancel(ctx)) // takes the settings back
+	if _, err := tx.Exec(ctx, boundedSQL); err != nil {
+		return q, err
+	}
+	if q.lanes, err = lanes(ctx, tx); err != nil {
+		return q, err
+	}
+	q.running, err = runningByType(ctx, tx)
+	return q, err
+}
+
 func lanes(ctx context.Context, db jobs.Querier) ([]lane, error) {
 	rows, err := db.Query(ctx, lanesSQL, WaitingCap)
 	if err != nil {

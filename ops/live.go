@@ -23,12 +23,12 @@ const (
 // MaxWindow, in whole minutes, the present one included). It reads the
 // minute's figures that agents wrote, the switches, the agents and the
 // waiting lanes; its cost does not grow with the jobs table.
-func GetLive(ctx context.Context, db jobs.Querier, window time.Duration) (Live, error) {
+func GetLive(ctx context.Context, db jobs.Beginner, window time.Duration) (Live, error) {
 	live, err := getLive(ctx, db, window)
 	return live, Explain(err)
 }
 
-func getLive(ctx context.Context, db jobs.Querier, window time.Duration) (Live, error) {
+func getLive(ctx context.Context, db jobs.Beginner, window time.Duration) (Live, error) {
 	if window < MinWindow || window > MaxWindow {
 		return Live{}, fmt.Errorf("a window of %s is out of range: give %s to %s", window, MinWindow, MaxWindow)
 	}
@@ -40,19 +40,15 @@ func getLive(ctx context.Context, db jobs.Querier, window time.Duration) (Live, 
 	if err := f.read(ctx, db); err != nil {
 		return Live{}, err
 	}
-	waiting, err := lanes(ctx, db)
+	q, err := readQueue(ctx, db)
 	if err != nil {
 		return Live{}, err
 	}
-	running, err := runningByType(ctx, db)
-	if err != nil {
-		return Live{}, err
-	}
-	live := Live{At: h.now, Services: f.topServices(), Held: h.held(waiting)}
+	live := Live{At: h.now, Services: f.topServices(), Held: h.held(q.lanes)}
 	for _, t := range jobs.ExecutionTypes() {
 		card := f.card(t)
-		card.Switch, card.Running = h.switches[t], running[t]
-		for _, l := range waiting {
+		card.Switch, card.Running = h.switches[t], q.running[t]
+		for _, l := range q.lanes {
 			if l.Type == t {
 				card.Waiting += l.Waiting
 				card.WaitingCapped = card.WaitingCapped || l.Capped

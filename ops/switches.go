@@ -16,12 +16,12 @@ var ErrNeedsForce = errors.New("disabling http holds every HTTP job of the appli
 var ErrNoTypes = errors.New("no execution type is given: name http, shell, docker or serverless")
 
 // PlanSwitch says what switching the types will do; nothing is changed.
-func PlanSwitch(ctx context.Context, db jobs.Querier, types []jobs.ExecutionType, enable bool) (SwitchPlan, error) {
+func PlanSwitch(ctx context.Context, db jobs.Beginner, types []jobs.ExecutionType, enable bool) (SwitchPlan, error) {
 	p, err := planSwitch(ctx, db, types, enable)
 	return p, Explain(err)
 }
 
-func planSwitch(ctx context.Context, db jobs.Querier, types []jobs.ExecutionType, enable bool) (SwitchPlan, error) {
+func planSwitch(ctx context.Context, db jobs.Beginner, types []jobs.ExecutionType, enable bool) (SwitchPlan, error) {
 	if len(types) == 0 {
 		return SwitchPlan{}, ErrNoTypes
 	}
@@ -29,11 +29,7 @@ func planSwitch(ctx context.Context, db jobs.Querier, types []jobs.ExecutionType
 	if err != nil {
 		return SwitchPlan{}, err
 	}
-	waiting, err := lanes(ctx, db)
-	if err != nil {
-		return SwitchPlan{}, err
-	}
-	running, err := runningByType(ctx, db)
+	q, err := readQueue(ctx, db)
 	if err != nil {
 		return SwitchPlan{}, err
 	}
@@ -42,8 +38,8 @@ func planSwitch(ctx context.Context, db jobs.Querier, types []jobs.ExecutionType
 		if !slices.Contains(types, s.Type) {
 			continue
 		}
-		t := TypePlan{Type: s.Type, Already: s.Enabled == enable, Running: running[s.Type]}
-		for _, l := range waiting {
+		t := TypePlan{Type: s.Type, Already: s.Enabled == enable, Running: q.running[s.Type]}
+		for _, l := range q.lanes {
 			if l.Type == s.Type {
 				t.Pending += l.Waiting
 				t.PendingCapped = t.PendingCapped || l.Capped

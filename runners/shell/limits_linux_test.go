@@ -93,9 +93,9 @@ func TestFilesAreBounded(t *testing.T) {
 	call.Service.SecurityPolicy.AllowedCommands = []string{bash}
 	call.Service.SecurityPolicy.ResourceLimits.DiskMB = 1
 	for script, part := range map[string]string{
-		`head -c 2000000 /dev/zero > "$TMPDIR/f"`: "", // head dies of SIGXFSZ
-		`head -c 2000000 /dev/zero > f; exit 1`:   "exit status",
-		`exec head -c 2000000 /dev/zero > f`:      "a file of more than 1 MiB",
+		`head -c 2000000 /dev/zero > "$TMPDIR/f"`:                          "", // head dies of SIGXFSZ
+		`head -c 2000000 /dev/zero > f; exit 1`:                            "exit status",
+		`exec head -c 2000000 /dev/zero > f`:                               "a file of more than 1 MiB",
 		`for i in 1 2 3; do head -c 600000 /dev/zero > "$TMPDIR/$i"; done`: "2 MiB of temporary files",
 	} {
 		call.Operation.Command = []string{bash, "-c", script}

@@ -125,6 +125,10 @@ func (s *streams) textFields(exitCode int) map[string]any {
 	out := s.hidden.mask(text(s.stdout.kept))
 	fields := map[string]any{"exit_code": exitCode}
 	if cut := s.stdout.total - int64(s.max); cut > 0 {
+		if s.stdout.total > int64(len(s.stdout.kept)) {
+			// The last of it may be the beginning of a secret.
+			out = out[:max(0, len(out)-s.hidden.longest())]
+		}
 		out = strings.ToValidUTF8(out[:min(len(out), s.max)], "")
 		out += fmt.Sprintf("\n[%d more bytes were cut off]", cut)
 		fields["stdout_truncated_bytes"] = cut
@@ -136,6 +140,10 @@ func (s *streams) textFields(exitCode int) map[string]any {
 // errorText is the end of standard error.
 func (s *streams) errorText() string {
 	all := s.hidden.mask(text(s.stderr.bytes()))
+	if s.stderr.total > int64(s.stderr.max) {
+		// The first of it may be the end of a secret.
+		all = all[min(len(all), s.hidden.longest()):]
+	}
 	return strings.ToValidUTF8(all[max(0, len(all)-s.maxErr):], "")
 }
 

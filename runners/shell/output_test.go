@@ -3,6 +3,7 @@ package shell
 import (
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -70,10 +71,10 @@ func TestAnyOutputBecomesABoundedObjectThatJSONBTakes(t *testing.T) {
 		}
 		for _, out := range []json.RawMessage{s.success(), s.failure(1, "SIGKILL")} {
 			var object map[string]any
-			if err := json.Unmarshal(out, &object); err != nil || !utf8.Valid(out) || strings.Contains(string(out), `\u0000`) {
+			if err := json.Unmarshal(out, &object); err != nil || !utf8.Valid(out) || strings.ContainsRune(fmt.Sprint(object), 0) {
 				rt.Fatalf("%v: %s", err, out)
 			}
-			if strings.Contains(string(out), "sesame") {
+			if strings.Contains(string(out), "same") || strings.Contains(string(out), "sesa") {
 				rt.Fatalf("the secret is shown: %s", out)
 			}
 			for _, name := range []string{"stdout", "stderr"} {
@@ -105,8 +106,8 @@ func TestOutputOverTheBoundIsCutAndCounted(t *testing.T) {
 
 func TestFailureGivesStatusAndLastWords(t *testing.T) {
 	r := newRunner(t)
-	result, err := r.Run(t.Context(), newCall(t, "exit", "3", "first line\n\x1b[31mlast\x00 line\x1b[0m\n"))
-	if err == nil || err.Error() != "exit status 3: first line [31mlast\uFFFD line[0m" {
+	result, err := r.Run(t.Context(), newCall(t, "exit", "3", "first line\n\x1b[31mlast\r line\x1b[0m\n"))
+	if err == nil || err.Error() != "exit status 3: first line [31mlast  line[0m" {
 		t.Errorf("error = %v", err)
 	}
 	var out struct {
