@@ -46,15 +46,19 @@ type Result struct {
 // anything, and *PartialError afterwards.
 func Apply(ctx context.Context, conn *pgx.Conn, opts Options) (Result, error) {
 	r := newRun(conn, opts)
-	if _, err := MakePlan(ctx, conn); err != nil { // refuse before waiting for others
+	defer r.close(ctx)
+	var plan Plan
+	look := func() (err error) {
+		plan, err = MakePlan(ctx, conn)
+		return err
+	}
+	if err := r.looking(ctx, look); err != nil { // refuse before waiting for others
 		return Result{}, err
 	}
-	defer r.close(ctx)
 	if err := r.lock(ctx); err != nil {
 		return Result{}, err
 	}
-	plan, err := MakePlan(ctx, conn)
-	if err != nil {
+	if err := r.looking(ctx, look); err != nil {
 		return Result{}, err
 	}
 	pending := slices.DeleteFunc(plan.Pending(), func(m Migration) bool { return opts.To > 0 && m.Version > opts.To })
@@ -80,14 +84,22 @@ func Apply(ctx context.Context, conn *pgx.Conn, opts Options) (Result, error) {
 // what Apply answers.
 func Down(ctx context.Context, conn *pgx.Conn, opts Options) (Result, error) {
 	r := newRun(conn, opts)
-	if _, err := MakePlan(ctx, conn); err != nil {
+	defer r.close(ctx)
+	err := r.looking(ctx, func() error {
+		_, err := MakePlan(ctx, conn)
+		return err
+	})
+	if err != nil {
 		return Result{}, err
 	}
-	defer r.close(ctx)
 	if err := r.lock(ctx); err != nil {
 		return Result{}, err
 	}
-	found, err := catalog(ctx, conn)
+	var found []object
+	err = r.looking(ctx, func() (err error) {
+		found, err = catalog(ctx, conn)
+		return err
+	})
 	if err != nil {
 		return Result{}, err
 	}
@@ -159,7 +171,11 @@ func (r *run) migrate(ctx context.Context, m Migration, all []Step, left func([]
 		}
 		r.steps++
 	}
-	found, err := catalog(ctx, r.conn)
+	var found []object
+	err := r.looking(ctx, func() (err error) {
+		found, err = catalog(ctx, r.conn)
+		return err
+	})
 	if err == nil {
 		if findings := left(found); len(findings) > 0 {
 			err = &IncompleteError{Findings: findings}

@@ -207,12 +207,6 @@ func TestMissingPrivilegesAreNamedWithTheirGrant(t *testing.T) {
 	admin := connect(t, url)
 	role := "migrator_" + strings.ToLower(admin.Config().Database[len(admin.Config().Database)-12:])
 	run1(t, admin, "CREATE ROLE "+role)
-	t.Cleanup(func() {
-		conn, err := pgx.Connect(t.Context(), url)
-		if err == nil {
-			conn.Close(t.Context())
-		}
-	})
 	defer func() {
 		run1(t, admin, "REASSIGN OWNED BY "+role+" TO CURRENT_USER; DROP OWNED BY "+role+"; DROP ROLE "+role)
 	}()

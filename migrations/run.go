@@ -145,7 +145,7 @@ func (r *run) step(ctx context.Context, m Migration, step Step, p Progress) erro
 	tell(Running, "")
 	wait := firstPause
 	for try := 1; ; try++ {
-		err := r.watched(ctx, step.SQL, p, began)
+		err := r.watched(ctx, p, began, func() error { return r.exec(ctx, step.SQL) })
 		if err == nil {
 			tell(Done, "")
 			return nil
@@ -163,21 +163,27 @@ func (r *run) step(ctx context.Context, m Migration, step Step, p Progress) erro
 		}
 		wait = min(2*wait, longPause)
 		if first, ok := m.before(step); ok {
-			if err := r.watched(ctx, first.SQL, p, began); err != nil && !contended(err) {
+			if err := r.watched(ctx, p, began, func() error { return r.exec(ctx, first.SQL) }); err != nil && !contended(err) {
 				return err
 			}
 		}
 	}
 }
 
-// watched runs a statement while a second session looks who blocks it.
-func (r *run) watched(ctx context.Context, sql string, p Progress, began time.Time) error {
-	ctx, cancel := context.WithCancel(ctx)
+// looking runs what reads the catalog, which waits for whoever holds the
+// table for itself alone.
+func (r *run) looking(ctx context.Context, do func() error) error {
+	return r.watched(ctx, Progress{Step: "look what is there"}, time.Now(), do)
+}
+
+// watched does something on conn while a second session looks who blocks it.
+func (r *run) watched(ctx context.Context, p Progress, began time.Time, do func() error) error {
+	watchCtx, cancel := context.WithCancel(ctx)
 	r.blocker = ""
 	var watch sync.WaitGroup
 	stop := make(chan struct{})
-	watch.Go(func() { r.watch(ctx, stop, p, began) })
-	err := r.exec(ctx, sql)
+	watch.Go(func() { r.watch(watchCtx, stop, p, began) })
+	err := do()
 	close(stop)
 	cancel()
 	watch.Wait()

@@ -1,3 +1,4 @@
+#!/bin/sh
 # The guard of one private PostgreSQL: sh guard.sh FOLDER
 #
 # Every process that uses the server holds FOLDER/owners, a named pipe, open

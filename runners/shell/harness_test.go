@@ -69,19 +69,23 @@ var jobNumber atomic.Uint32
 // directory of its own.
 func newCall(t *testing.T, args ...string) runners.Call {
 	t.Helper()
+	var command []string
+	if len(args) > 0 {
+		command = append([]string{self(t), helperArg}, args...)
+	}
+	return callIn(shortTemp(t), self(t), command)
+}
+
+// callIn is a job of a service that may run one program in a directory.
+func callIn(dir, program string, command []string) runners.Call {
 	n := jobNumber.Add(1)
 	id := jobs.ID{15: byte(n), 14: byte(n >> 8), 13: byte(n >> 16)}
 	service := &registry.Service{
-		Name:          "helper",
-		ExecutionType: jobs.Shell,
-		RunnerConfig:  registry.RunnerConfig{WorkingDirectory: shortTemp(t)},
-		SecurityPolicy: registry.SecurityPolicy{
-			AllowedCommands: []string{self(t)},
-		},
-		Operations: []registry.Operation{{Name: "run"}},
-	}
-	if len(args) > 0 {
-		service.Operations[0].Command = append([]string{self(t), helperArg}, args...)
+		Name:           "helper",
+		ExecutionType:  jobs.Shell,
+		RunnerConfig:   registry.RunnerConfig{WorkingDirectory: dir},
+		SecurityPolicy: registry.SecurityPolicy{AllowedCommands: []string{program}},
+		Operations:     []registry.Operation{{Name: "run", Command: command}},
 	}
 	return runners.Call{
 		Job:       &jobs.Job{ID: id, Identifier: "job-" + id.String(), Service: "helper", Operation: "run", Attempt: 1, MaxAttempts: 3},

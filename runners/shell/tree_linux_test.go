@@ -150,3 +150,22 @@ func TestClosedRunnerStartsNothing(t *testing.T) {
 		t.Error("a closed runner ran a job")
 	}
 }
+
+func BenchmarkJob(b *testing.B) {
+	r, err := New(Options{TempDir: b.TempDir()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer r.Close()
+	for _, level := range []string{"full", "process", "none"} {
+		b.Run(level, func(b *testing.B) {
+			call := callIn(b.TempDir(), "/usr/bin/true", []string{"/usr/bin/true"})
+			call.Service.SecurityPolicy.Isolation = level
+			for b.Loop() {
+				if _, err := r.Run(b.Context(), call); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,164 @@
+//go:build unix
+
+// Package screen drives a program in a terminal of its own, as a person would:
+// it types keys, waits for what appears, and keeps the picture. Tests of whole
+// programs and the pictures of the documentation are made with it.
+//
+// It waits for events, never for time: every write of the program is a chance
+// for what is awaited to be there.
+package screen
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+
+	"github.com/charmbracelet/x/vt"
+	"github.com/creack/pty"
+)
+
+// Terminal is a running program and its screen.
+type Terminal struct {
+	cols, rows int
+	emulator   *vt.SafeEmulator
+	command    *exec.Cmd
+	side       *os.File // the pseudo-terminal's own end
+
+	mu      sync.Mutex
+	changed chan struct{} // closed and replaced at every write of the program
+	ended   chan struct{} // closed when the program has ended
+	status  error
+}
+
+// Start runs the command in a terminal of the size given, with 24-bit colour.
+// Close must be called.
+func Start(cols, rows int, command *exec.Cmd) (*Terminal, error) {
+	if command.Env == nil {
+		command.Env = os.Environ()
+	}
+	command.Env = append(command.Env, "TERM=xterm-256color", "COLORTERM=truecolor")
+	side, err := pty.StartWithSize(command, &pty.Winsize{Cols: uint16(cols), Rows: uint16(rows)})
+	if err != nil {
+		return nil, fmt.Errorf("start %s in a terminal: %w", command.Path, err)
+	}
+	t := &Terminal{cols: cols, rows: rows, emulator: vt.NewSafeEmulator(cols, rows), command: command, side: side,
+		changed: make(chan struct{}), ended: make(chan struct{})}
+	go io.Copy(side, t.emulator) // answers to the program's questions, such as for the colours
+	go t.read()
+	return t, nil
+}
+
+func (t *Terminal) read() {
+	buffer := make([]byte, 32<<10)
+	for {
+		n, err := t.side.Read(buffer)
+		t.emulator.Write(buffer[:n])
+		t.mu.Lock()
+		close(t.changed)
+		t.changed = make(chan struct{})
+		t.mu.Unlock()
+		if err != nil {
+			break
+		}
+	}
+	t.status = t.command.Wait()
+	close(t.ended)
+}
+
+// Type sends text as it is: keys such as "q", "\r" for enter, "\t", "\x1b"
+// for escape.
+func (t *Terminal) Type(text string) error {
+	_, err := io.WriteString(t.side, text)
+	return err
+}
+
+// Resize changes the terminal's size; the program is signalled.
+func (t *Terminal) Resize(cols, rows int) error {
+	t.cols, t.rows = cols, rows
+	t.emulator.Resize(cols, rows)
+	return pty.Setsize(t.side, &pty.Winsize{Cols: uint16(cols), Rows: uint16(rows)})
+}
+
+// Text returns the screen's lines without trailing blanks.
+func (t *Terminal) Text() string {
+	var b strings.Builder
+	for y := range t.rows {
+		var line strings.Builder
+		for x := 0; x < t.cols; {
+			cell := t.emulator.CellAt(x, y)
+			if cell == nil || cell.Content == "" {
+				line.WriteByte(' ')
+				x++
+				continue
+			}
+			line.WriteString(cell.Content)
+			x += max(1, cell.Width)
+		}
+		b.WriteString(strings.TrimRight(line.String(), " "))
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+// Expect waits until every text stands on the screen. The error of a context
+// that ends first, or of a program that does, shows the screen.
+func (t *Terminal) Expect(ctx context.Context, texts ...string) error {
+	return t.Until(ctx, strings.Join(texts, " … "), func(screen string) bool {
+		for _, text := range texts {
+			if !strings.Contains(screen, text) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// Until waits until the screen satisfies seen; what names it in the error.
+func (t *Terminal) Until(ctx context.Context, what string, seen func(screen string) bool) error {
+	for {
+		t.mu.Lock()
+		changed := t.changed
+		t.mu.Unlock()
+		if seen(t.Text()) {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-t.ended:
+			if seen(t.Text()) {
+				return nil
+			}
+			return fmt.Errorf("the program ended before the screen showed %q:\n%s", what, t.Text())
+		case <-ctx.Done():
+			return fmt.Errorf("the screen never showed %q (%w):\n%s", what, ctx.Err(), t.Text())
+		}
+	}
+}
+
+// Wait waits for the program's end and returns its error, as exec.Cmd.Wait.
+func (t *Terminal) Wait(ctx context.Context) error {
+	select {
+	case <-t.ended:
+		return t.status
+	case <-ctx.Done():
+		return errors.Join(ctx.Err(), fmt.Errorf("the program does not end:\n%s", t.Text()))
+	}
+}
+
+// Close ends the program if it still runs, and the terminal.
+func (t *Terminal) Close() error {
+	select {
+	case <-t.ended:
+	default:
+		t.command.Process.Kill()
+	}
+	err := t.side.Close()
+	<-t.ended
+	t.emulator.Close()
+	return err
+}
