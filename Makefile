@@ -19,7 +19,7 @@ LDFLAGS := -s -w -X '$(PACKAGE).Version=$(VERSION)' -X '$(PACKAGE).Commit=$(COMM
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GORELEASER  := github.com/goreleaser/goreleaser/v2@v2.16.0
 
-.PHONY: help demo test check bench build snapshot clean
+.PHONY: help demo test check bench build picture snapshot clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
@@ -56,6 +56,9 @@ bench: ## measure queue and runners on this machine
 build: ## both programs, static, into bin/
 	@mkdir -p bin
 	CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o bin/ ./cmd/specql-agent ./cmd/specql-tui
+
+picture: build ## docs/console.png, from the demo itself (a minute)
+	go run ./internal/picture -warm 60s
 
 snapshot: ## archives, .deb and .rpm of this commit into dist/; publishes nothing
 	go run $(GORELEASER) release --snapshot --clean

@@ -74,6 +74,9 @@ func (h *hierarchy) controllers() []string {
 			list = append(list, c)
 		}
 	}
+	if h.dirs["cpuacct"] != "" || h.unified != "" {
+		list = append(list, "cpuacct") // version 2 counts without a controller
+	}
 	return list
 }
 

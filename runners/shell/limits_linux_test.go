@@ -3,6 +3,7 @@ package shell
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strconv"
@@ -49,13 +50,21 @@ func TestMemoryOverTheLimitIsNamed(t *testing.T) {
 
 func TestProcessorTimeOverTheLimitIsNamed(t *testing.T) {
 	r := newRunner(t)
+	needController(t, r, "cpuacct")
 	call := newCall(t, "cpu", "20000")
 	call.Service.SecurityPolicy.ResourceLimits.CPUSeconds = 0.3
 	result, err := r.Run(t.Context(), call)
 	wantLimit(t, err, "cpu_seconds", "allowed 0.3 s")
-	if result.Usage.DurationSeconds > 5 {
-		t.Errorf("it took %v s to stop it", result.Usage.DurationSeconds)
+	if used := *result.Usage.CPUUsagePercent / 100 * result.Usage.DurationSeconds; used > 0.6 {
+		t.Errorf("it used %.2f s before it was stopped", used)
 	}
+
+	// The limit is the tree's, not each process's.
+	need(t, bash)
+	call.Service.SecurityPolicy.AllowedCommands = []string{bash}
+	call.Operation.Command = []string{bash, "-c", fmt.Sprintf("for i in 1 2 3 4 5 6 7 8; do %s %s cpu 150; done", self(t), helperArg)}
+	_, err = r.Run(t.Context(), call)
+	wantLimit(t, err, "cpu_seconds", "allowed 0.3 s")
 }
 
 func TestProcessorsAreShared(t *testing.T) {

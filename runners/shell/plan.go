@@ -14,7 +14,7 @@ type Host struct {
 	Landlock    int      // ABI version; 0: none
 	Seccomp     bool     // system call filters
 	Cgroup      string   // v1, v2 or none
-	Controllers []string // of memory, cpu, pids: those that bound an attempt
+	Controllers []string // of memory, cpu, pids, cpuacct: those that bound or count a whole attempt
 	Lacks       []string // what is missing and why, worded for the operator
 }
 
@@ -113,6 +113,7 @@ func planFor(h Host, p policy) (plan, error) {
 	}{
 		{p.limits.MemoryMB > 0, "memory_mb", p.limits.MemoryMB, "memory"},
 		{p.limits.CPUCores > 0, "cpu_cores", p.limits.CPUCores, "cpu"},
+		{p.limits.CPUSeconds > 0, "cpu_seconds", p.limits.CPUSeconds, "cpuacct"},
 	} {
 		if !limit.asked || slices.Contains(h.Controllers, limit.controller) {
 			continue

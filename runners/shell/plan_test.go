@@ -14,7 +14,7 @@ import (
 
 // What is asked for by name is given or refused; only defaults fall back.
 func TestPlanGivesWhatIsAskedOrRefuses(t *testing.T) {
-	full := Host{Isolation: "full", Namespaces: "root", Landlock: 7, Seccomp: true, Cgroup: "v2", Controllers: []string{"memory", "cpu", "pids"}}
+	full := Host{Isolation: "full", Namespaces: "root", Landlock: 7, Seccomp: true, Cgroup: "v2", Controllers: []string{"memory", "cpu", "pids", "cpuacct"}}
 	filters := Host{Isolation: "process", Landlock: 3, Seccomp: true, Cgroup: "none"}
 	old := Host{Isolation: "none", Cgroup: "none"}
 	other := Host{Cgroup: "none"} // not Linux
@@ -37,7 +37,8 @@ func TestPlanGivesWhatIsAskedOrRefuses(t *testing.T) {
 		{filters, `{"isolation":"full"}`, "", "isolation"},
 		{filters, `{"memory":64}`, "", "resource_limits.memory_mb"},
 		{filters, `{"cores":0.5}`, "", "resource_limits.cpu_cores"},
-		{filters, `{"isolation":"none","memory":64,"cores":0.5}`, "none all all", ""},
+		{filters, `{"seconds":0.5}`, "", "resource_limits.cpu_seconds"},
+		{filters, `{"isolation":"none","memory":64,"cores":0.5,"seconds":1}`, "none all all", ""},
 		{old, `{}`, "none all all", ""},
 		{old, `{"files":"read_write"}`, "", "file_access"},
 		{old, `{"network":"none"}`, "", "network_access"},
@@ -48,13 +49,13 @@ func TestPlanGivesWhatIsAskedOrRefuses(t *testing.T) {
 		var ask struct {
 			Isolation, Network, Files string
 			Memory                    int
-			Cores                     float64
+			Cores, Seconds            float64
 		}
 		if err := json.Unmarshal([]byte(c.ask), &ask); err != nil {
 			t.Fatal(err)
 		}
 		p := policy{service: "s", isolation: ask.Isolation, network: ask.Network, files: ask.Files}
-		p.limits.MemoryMB, p.limits.CPUCores = ask.Memory, ask.Cores
+		p.limits.MemoryMB, p.limits.CPUCores, p.limits.CPUSeconds = ask.Memory, ask.Cores, ask.Seconds
 		got, err := planFor(c.host, p)
 		if c.refused != "" {
 			var refusal *runners.PolicyError
