@@ -161,7 +161,7 @@ func TestAFilterSelectsAndAFaultyOneIsExplained(t *testing.T) {
 }
 
 func TestTheListReadsOnAsTheCursorNearsItsEnd(t *testing.T) {
-	c := open(t, newFake(), 120, 40, "")
+	c := open(t, newFake(), 160, 40, "")
 	c.press("3")
 	for range 8 {
 		c.press("end")
@@ -172,7 +172,7 @@ func TestTheListReadsOnAsTheCursorNearsItsEnd(t *testing.T) {
 }
 
 func TestTheCursorStaysOnItsJobWhileNewOnesArrive(t *testing.T) {
-	c := open(t, newFake(), 120, 40, "")
+	c := open(t, newFake(), 160, 40, "")
 	c.press("3", "down", "down")
 	fresh := row(0)
 	fresh.ID[0], fresh.CreatedAt, fresh.Identifier = 1, start.Add(time.Minute), "job-new"
@@ -228,6 +228,9 @@ func BenchmarkFrame(b *testing.B) {
 			c.press(p)
 			if p == "3" {
 				fill(c, f)
+				if !strings.Contains(c.screen(), "100000 of") {
+					b.Fatal("not every row was read")
+				}
 			}
 			for b.Loop() {
 				c.app.draw()

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -51,7 +52,11 @@ func (f *fake) source() Source {
 			return answer(f, func() ops.Overview { return f.overview })
 		},
 		Live: func(context.Context, time.Duration) (ops.Live, error) {
-			return answer(f, func() ops.Live { return f.live })
+			return answer(f, func() ops.Live {
+				v := f.live
+				v.Types = slices.Clone(v.Types)
+				return v
+			})
 		},
 		List: func(_ context.Context, filter ops.Filter, p ops.Page) ([]ops.JobRow, error) {
 			return answer(f, func() []ops.JobRow { return f.page(filter, p) })

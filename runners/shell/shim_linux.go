@@ -268,23 +268,31 @@ func (s *shim) signalTree(sig unix.Signal) {
 func (s *shim) reap() (program syscall.WaitStatus) {
 	ended := false
 	for {
+		options := 0
+		if ended {
+			options = syscall.WNOHANG
+		}
 		var status syscall.WaitStatus
-		pid, err := syscall.Wait4(-1, &status, 0, nil)
+		pid, err := syscall.Wait4(-1, &status, options, nil)
 		switch {
 		case err == syscall.EINTR:
-			continue
 		case err != nil: // no child is left
 			return program
 		case pid == s.pid:
 			program, ended = status, true
-		}
-		if ended {
 			if s.isInit() {
 				return program
 			}
+		case pid == 0: // some live on; each of them is a child of the shim or will be
 			s.signalTree(unix.SIGKILL)
+			s.awaitChild()
 		}
 	}
+}
+
+// awaitChild returns when a child has ended, and leaves it to be reaped.
+func (s *shim) awaitChild() {
+	_ = unix.Waitid(unix.P_ALL, 0, nil, unix.WEXITED|unix.WNOWAIT, nil)
 }
 
 // childrenCPU is the processor time of all that was reaped, in nanoseconds.

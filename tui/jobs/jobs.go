@@ -61,7 +61,7 @@ func New(env *parts.Env, source Source) *Page {
 			{Title: "Type", Width: 10, Priority: 2},
 			{Title: "Service", Width: 14, Grow: 3},
 			{Title: "Operation", Width: 12, Grow: 3, Priority: 3},
-			{Title: "Identifier", Width: 14, Grow: 2, Priority: 5},
+			{Title: "Identifier", Width: 14, Grow: 2, Priority: 6},
 			{Title: "Try", Width: 4, Right: true, Priority: 4},
 			{Title: "Age", Width: 6, Right: true},
 			{Title: "Took", Width: 6, Right: true},
@@ -79,7 +79,7 @@ func (p *Page) Refresh() tea.Cmd {
 }
 
 func (p *Page) ask() tea.Cmd {
-	after := p.list.wanted(p.table.Top, p.table.Height)
+	after := p.list.wanted(p.table.Cursor, p.table.Top, p.table.Height)
 	filter, list := p.filter, p.source.List
 	return p.feed.Ask(p.env.Now, func(ctx context.Context) (stretch, error) {
 		rows, err := list(ctx, filter, ops.Page{After: after, Size: readSize})
@@ -122,8 +122,11 @@ func (p *Page) Update(msg tea.Msg) tea.Cmd {
 	switch msg := msg.(type) {
 	case parts.Read[stretch]:
 		if p.feed.Take(msg) {
+			before := len(p.list.rows)
 			p.table.Cursor, p.table.Top = p.list.merge(p.feed.Value, p.table.Cursor, p.table.Top)
-			if p.list.short(p.table.Cursor, p.table.Height) {
+			// Reading on at once is for a list that grows by it: whatever the
+			// answer was, one that does not waits for the next tick.
+			if len(p.list.rows) > before {
 				return p.more()
 			}
 		}

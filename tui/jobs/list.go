@@ -35,11 +35,11 @@ func (l *list) from(c ops.Cursor) int {
 	return sort.Search(len(l.rows), func(i int) bool { return older(&l.rows[i], c) })
 }
 
-// wanted is the cursor after which to read next: what is on the screen, or
-// the next stretch when the screen's end is near the list's.
-func (l *list) wanted(top, height int) ops.Cursor {
+// wanted is the cursor after which to read next: the next stretch when the
+// cursor nears the list's end, else what is on the screen.
+func (l *list) wanted(cursor, top, height int) ops.Cursor {
 	n := len(l.rows)
-	if n > 0 && l.short(top+height, height) {
+	if l.short(cursor, height) {
 		return cursorOf(&l.rows[n-1])
 	}
 	if top <= 0 || top > n {
@@ -88,6 +88,9 @@ func (l *list) merge(s stretch, cursor, top int) (int, int) {
 			l.rows, l.ended = slices.Clip(l.rows[:keepSize]), false
 		}
 		return 0, 0
+	}
+	if top == 0 {
+		return l.find(on, cursor), 0 // new rows push the cursor's down, while it stays in view
 	}
 	return l.find(on, cursor), l.find(first, top)
 }

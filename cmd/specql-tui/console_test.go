@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/specql/specql-ops/internal/screen"
+)
+
+// pressUntil types a key again and again until the text is there: a dialog
+// swallows the keys of its first moment.
+func pressUntil(ctx context.Context, t *testing.T, term *screen.Terminal, key, text string) {
+	t.Helper()
+	again := time.NewTicker(150 * time.Millisecond)
+	defer again.Stop()
+	for {
+		if strings.Contains(term.Text(), text) {
+			return
+		}
+		if err := term.Type(key); err != nil {
+			t.Fatal(err)
+		}
+		try, cancel := context.WithTimeout(ctx, 150*time.Millisecond)
+		err := term.Expect(try, text)
+		cancel()
+		if err == nil {
+			return
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("%q never came:\n%s", text, term.Text())
+		}
+		<-again.C
+	}
+}
+
+func TestOperatorSwitchesShellOffAndOnInTheConsoleWhileJobsCome(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	term, err := screen.Start(120, 40, exec.Command("specql-tui", "demo"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer term.Close()
+	expect := func(texts ...string) {
+		t.Helper()
+		if err := term.Expect(ctx, texts...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	press := func(keys string) {
+		t.Helper()
+		if err := term.Type(keys); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	expect("1 agent", "data_processor", "Nothing is held")
+	press("t")
+	expect("Switch an execution type")
+	pressUntil(ctx, t, term, "s", "Switch shell off ]")
+	expect("go on to the end") // the plan
+	expect("▸[ Cancel ]")      // the focus stands on the harmless answer
+	pressUntil(ctx, t, term, "\t", "▸[ Switch shell off ]")
+	press("\r")
+	expect("shell is switched off")
+	pressUntil(ctx, t, term, "\x1b", "switch a type") // back on the page: jobs are held, and it says why
+	expect("data_processor", "shell is switched off")
+
+	press("t")
+	expect("Switch an execution type")
+	pressUntil(ctx, t, term, "s", "Switch shell on ]")
+	pressUntil(ctx, t, term, "\t", "▸[ Switch shell on ]")
+	press("\r")
+	pressUntil(ctx, t, term, "\x1b", "Nothing is held")
+
+	press("3")
+	expect("Status", "Service", "Operation")
+	press("/")
+	press("type:shell status:completed\r")
+	expect("completed", "shell")
+	press("7")
+	expect("demo", "running")
+	press("q")
+	if err := term.Wait(ctx); err != nil {
+		t.Fatalf("quitting: %v", err)
+	}
+}
