@@ -63,11 +63,11 @@ func TestOperatorSwitchesShellOffAndOnInTheConsoleWhileJobsCome(t *testing.T) {
 	pressUntil(ctx, t, term, "s", "Switch shell off ]")
 	expect("go on to the end") // the plan
 	expect("▸[ Cancel ]")      // the focus stands on the harmless answer
+	pressUntil(ctx, t, term, "\t", "▸ Reason")
+	press("maintenance")
 	pressUntil(ctx, t, term, "\t", "▸[ Switch shell off ]")
 	press("\r")
-	expect("shell is switched off")
-	pressUntil(ctx, t, term, "\x1b", "switch a type") // back on the page: jobs are held, and it says why
-	expect("data_processor", "shell is switched off")
+	pressUntil(ctx, t, term, "\x1b", "shell is switched off: maintenance") // jobs are held, and the page says why
 
 	press("t")
 	expect("Switch an execution type")

@@ -1,0 +1,136 @@
+package demo
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/specql/specql-ops/runners/shell"
+)
+
+func TestMain(m *testing.M) {
+	shell.ShimMain() // the demo's agent starts shell jobs by this program
+	os.Exit(m.Run())
+}
+
+func TestHeadlessDemoLosesNothingAndReportsBothTypes(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	defer cancel()
+	before, _ := filepath.Glob(filepath.Join(os.TempDir(), "specql-demo-*"))
+	result, err := Run(ctx, Options{Headless: true, Duration: 3 * time.Second, Log: t.Output()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if result.Lost != 0 {
+		t.Errorf("%d jobs were lost", result.Lost)
+	}
+	if result.Types["http"].Completed < 250 { // those that waited before the migration alone
+		t.Errorf("http: %+v", result.Types["http"])
+	}
+	if result.Types["shell"].Completed == 0 || result.Types["shell"].P50 <= 0 {
+		t.Errorf("shell: %+v", result.Types["shell"])
+	}
+	if len(result.Migration.Applied) == 0 || result.Migration.Seconds <= 0 {
+		t.Errorf("migration: %+v", result.Migration)
+	}
+	raw, err := json.Marshal(result)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var shape struct {
+		Types map[string]map[string]float64
+		Lost  *int
+	}
+	if err := json.Unmarshal(raw, &shape); err != nil || shape.Lost == nil || len(shape.Types["http"]) != 4 {
+		t.Errorf("the report's JSON: %s, %v", raw, err)
+	}
+	if after, _ := filepath.Glob(filepath.Join(os.TempDir(), "specql-demo-*")); len(after) > len(before) {
+		t.Errorf("left behind: %v", after)
+	}
+}
+
+// The queries of the guide's section on new metrics, word for word.
+const (
+	guidePerformance = `
+-- Performance by execution type
+SELECT
+    execution_type,
+    avg(duration_seconds) as avg_duration,
+    count(*) as total_jobs,
+    count(*) filter (where status = 'completed')::float / count(*) as success_rate
+FROM jobs.tb_job_run
+WHERE created_at > now() - interval '1 hour'
+GROUP BY execution_type;`
+
+	guideResources = `
+-- Resource usage tracking
+SELECT
+    execution_type,
+    avg((resource_usage->>'cpu_usage_percent')::numeric) as avg_cpu,
+    avg((resource_usage->>'memory_mb')::numeric) as avg_memory
+FROM jobs.tb_job_run
+WHERE resource_usage IS NOT NULL
+GROUP BY execution_type;`
+)
+
+func TestGuidesMonitoringQueriesGiveSensibleNumbersAfterTheDemo(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	defer cancel()
+	_, err := Run(ctx, Options{Log: t.Output(), Console: func(ctx context.Context, url string) error {
+		conn, err := pgx.Connect(ctx, url)
+		if err != nil {
+			return err
+		}
+		defer conn.Close(ctx)
+		for done := 0; done < 5; { // some shell jobs have finished
+			if err := conn.QueryRow(ctx, `SELECT count(*) FROM jobs.tb_job_run
+				WHERE execution_type = 'shell' AND status = 'completed'`).Scan(&done); err != nil {
+				return err
+			}
+		}
+		type performance struct {
+			duration, success float64
+			total             int
+		}
+		seen := map[string]performance{}
+		rows, err := conn.Query(ctx, guidePerformance)
+		if err != nil {
+			return err
+		}
+		var typ string
+		var p performance
+		if _, err := pgx.ForEachRow(rows, []any{&typ, &p.duration, &p.total, &p.success}, func() error { seen[typ] = p; return nil }); err != nil {
+			return err
+		}
+		for _, typ := range []string{"http", "shell"} {
+			if p := seen[typ]; p.total == 0 || p.duration <= 0 || p.duration > 5 || p.success <= 0.5 || p.success > 1 {
+				t.Errorf("performance of %s: %+v", typ, p)
+			}
+		}
+		var cpu, memory *float64
+		used := map[string]bool{}
+		rows, err = conn.Query(ctx, guideResources)
+		if err != nil {
+			return err
+		}
+		_, err = pgx.ForEachRow(rows, []any{&typ, &cpu, &memory}, func() error {
+			used[typ] = true
+			if typ == "shell" && (cpu == nil || *cpu <= 0 || *cpu > 400 || memory == nil || *memory <= 0 || *memory > 256) {
+				t.Errorf("resources of shell: cpu %v, memory %v", cpu, memory)
+			}
+			return nil
+		})
+		if !used["shell"] || !used["http"] {
+			t.Errorf("resource usage of: %v", used)
+		}
+		return err
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
