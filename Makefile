@@ -61,7 +61,7 @@ picture: build ## docs/console.png, from the demo itself (a minute)
 	go run ./internal/picture -warm 60s
 
 snapshot: ## archives, .deb and .rpm of this commit into dist/; publishes nothing
-	go run $(GORELEASER) release --snapshot --clean
+	SPECQL_COMMIT=$(COMMIT) SPECQL_DATE=$(DATE) go run $(GORELEASER) release --snapshot --clean
 
 clean: ## remove what the other targets made
 	rm -rf bin dist .cache

@@ -61,7 +61,7 @@ func TestOperatorSwitchesShellOffAndOnInTheConsoleWhileJobsCome(t *testing.T) {
 	press("t")
 	expect("Switch an execution type")
 	pressUntil(ctx, t, term, "s", "Switch shell off ]")
-	expect("go on to the end") // the plan
+	expect("nothing is cancelled") // the plan
 	expect("▸[ Cancel ]")      // the focus stands on the harmless answer
 	pressUntil(ctx, t, term, "\t", "▸ Reason")
 	press("maintenance")
@@ -69,14 +69,13 @@ func TestOperatorSwitchesShellOffAndOnInTheConsoleWhileJobsCome(t *testing.T) {
 	press("\r")
 	pressUntil(ctx, t, term, "\x1b", "shell is switched off: maintenance") // jobs are held, and the page says why
 
-	press("t")
-	expect("Switch an execution type")
+	pressUntil(ctx, t, term, "t", "Switch an execution type")
 	pressUntil(ctx, t, term, "s", "Switch shell on ]")
 	pressUntil(ctx, t, term, "\t", "▸[ Switch shell on ]")
 	press("\r")
 	pressUntil(ctx, t, term, "\x1b", "Nothing is held")
 
-	press("3")
+	pressUntil(ctx, t, term, "3", "[3 Jobs]")
 	expect("Status", "Service", "Operation")
 	press("/")
 	press("type:shell status:completed\r")

@@ -87,34 +87,39 @@ func TestGuidesMonitoringQueriesGiveSensibleNumbersAfterTheDemo(t *testing.T) {
 			return err
 		}
 		defer conn.Close(ctx)
-		for done := 0; done < 5; { // some shell jobs have finished
-			if err := conn.QueryRow(ctx, `SELECT count(*) FROM jobs.tb_job_run
-				WHERE execution_type = 'shell' AND status = 'completed'`).Scan(&done); err != nil {
-				return err
-			}
-		}
 		type performance struct {
 			duration, success float64
 			total             int
 		}
+		// The query counts waiting jobs too, so the rate rises as they are done.
 		seen := map[string]performance{}
-		rows, err := conn.Query(ctx, guidePerformance)
-		if err != nil {
-			return err
-		}
-		var typ string
-		var p performance
-		if _, err := pgx.ForEachRow(rows, []any{&typ, &p.duration, &p.total, &p.success}, func() error { seen[typ] = p; return nil }); err != nil {
-			return err
+		for seen["shell"].success <= 0.5 || seen["http"].success <= 0.5 || seen["shell"].total < 5 {
+			rows, err := conn.Query(ctx, guidePerformance)
+			if err != nil {
+				return err
+			}
+			var typ string
+			var p performance
+			var duration *float64
+			if _, err := pgx.ForEachRow(rows, []any{&typ, &duration, &p.total, &p.success}, func() error {
+				if duration != nil {
+					p.duration = *duration
+				}
+				seen[typ] = p
+				return nil
+			}); err != nil {
+				return err
+			}
 		}
 		for _, typ := range []string{"http", "shell"} {
-			if p := seen[typ]; p.total == 0 || p.duration <= 0 || p.duration > 5 || p.success <= 0.5 || p.success > 1 {
+			if p := seen[typ]; p.duration <= 0 || p.duration > 5 || p.success > 1 {
 				t.Errorf("performance of %s: %+v", typ, p)
 			}
 		}
+		var typ string
 		var cpu, memory *float64
 		used := map[string]bool{}
-		rows, err = conn.Query(ctx, guideResources)
+		rows, err := conn.Query(ctx, guideResources)
 		if err != nil {
 			return err
 		}

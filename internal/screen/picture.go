@@ -34,6 +34,8 @@ func (t *Terminal) Picture(w io.Writer, fonts string) error {
 	if err != nil {
 		return fmt.Errorf("%w: scripts/setup installs the fonts", err)
 	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	advance, _ := regular.GlyphAdvance('M')
 	metrics := regular.Metrics()
 	width, height := advance.Round(), (metrics.Ascent + metrics.Descent).Ceil()

@@ -25,7 +25,7 @@ import (
 // Terminal is a running program and its screen.
 type Terminal struct {
 	cols, rows int
-	emulator   *vt.SafeEmulator
+	emulator   *vt.Emulator // under mu, but for its answers
 	command    *exec.Cmd
 	side       *os.File // the pseudo-terminal's own end
 
@@ -46,7 +46,7 @@ func Start(cols, rows int, command *exec.Cmd) (*Terminal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start %s in a terminal: %w", command.Path, err)
 	}
-	t := &Terminal{cols: cols, rows: rows, emulator: vt.NewSafeEmulator(cols, rows), command: command, side: side,
+	t := &Terminal{cols: cols, rows: rows, emulator: vt.NewEmulator(cols, rows), command: command, side: side,
 		changed: make(chan struct{}), ended: make(chan struct{})}
 	go io.Copy(side, t.emulator) // answers to the program's questions, such as for the colours
 	go t.read()
@@ -57,8 +57,8 @@ func (t *Terminal) read() {
 	buffer := make([]byte, 32<<10)
 	for {
 		n, err := t.side.Read(buffer)
-		t.emulator.Write(buffer[:n])
 		t.mu.Lock()
+		t.emulator.Write(buffer[:n])
 		close(t.changed)
 		t.changed = make(chan struct{})
 		t.mu.Unlock()
@@ -79,13 +79,17 @@ func (t *Terminal) Type(text string) error {
 
 // Resize changes the terminal's size; the program is signalled.
 func (t *Terminal) Resize(cols, rows int) error {
+	t.mu.Lock()
 	t.cols, t.rows = cols, rows
 	t.emulator.Resize(cols, rows)
+	t.mu.Unlock()
 	return pty.Setsize(t.side, &pty.Winsize{Cols: uint16(cols), Rows: uint16(rows)})
 }
 
 // Text returns the screen's lines without trailing blanks.
 func (t *Terminal) Text() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	var b strings.Builder
 	for y := range t.rows {
 		var line strings.Builder

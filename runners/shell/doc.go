@@ -22,6 +22,15 @@
 // The package never reads the agent's environment for a job, never follows a
 // row where the registry did not grant it, and never retries.
 //
+// # Scripts
+//
+// An operation without a command runs the script of its name in
+// working_directory, with an allowed interpreter for its extension; the
+// interpreter gets the script's path, so $0 and relative imports work. A
+// program of allowed_commands that is itself a "#!" script is started by its
+// descriptor like any other: its $0 is /proc/self/fd/5, and its working
+// directory is where it finds its companions.
+//
 // # Isolation
 //
 // full is PID, mount and IPC namespaces with a private /proc, plus Landlock

@@ -17,7 +17,8 @@ import (
 // real programs whose behaviour the test knows.
 const helperArg = "specql-helper"
 
-// helper is the job's program. It never returns.
+// helper is the job's program. It never returns, and it ends by syscall.Exit:
+// os.Exit takes a second in a binary with the race detector.
 func helper(args []string) {
 	switch args[0] {
 	case "argv":
@@ -34,7 +35,7 @@ func helper(args []string) {
 		line := []byte(strings.Repeat("x", 1023) + "\n")
 		for range 32 << 10 {
 			if _, err := os.Stdout.Write(line); err != nil {
-				os.Exit(1)
+				syscall.Exit(1)
 			}
 		}
 	case "hang": // says that it is there by making a file
@@ -108,16 +109,16 @@ func helper(args []string) {
 	case "exit":
 		fmt.Fprint(os.Stderr, strings.Join(args[2:], " "))
 		n, _ := strconv.Atoi(args[1])
-		os.Exit(n)
+		syscall.Exit(n)
 	default:
 		fail(fmt.Errorf("no such helper: %v", args))
 	}
-	os.Exit(0)
+	syscall.Exit(0)
 }
 
 func fail(err error) {
 	fmt.Fprintln(os.Stderr, err)
-	os.Exit(1)
+	syscall.Exit(1)
 }
 
 func milliseconds(s string) time.Duration {

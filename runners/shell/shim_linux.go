@@ -34,7 +34,9 @@ func ShimMain() {
 	runtime.LockOSThread()
 	s := shim{control: os.NewFile(controlFD, "control"), status: os.NewFile(statusFD, "status")}
 	s.main()
-	os.Exit(0)
+	// Nothing of the program around the shim has begun, so nothing of it
+	// needs to end.
+	syscall.Exit(0)
 }
 
 // shim is the parent and init of one attempt's program.
@@ -243,7 +245,7 @@ func (s *shim) obey() {
 		}
 	}
 	if s.isInit() {
-		os.Exit(0) // the kernel kills a namespace with its init
+		syscall.Exit(0) // the kernel kills a namespace with its init
 	}
 	s.signalTree(unix.SIGKILL)
 }

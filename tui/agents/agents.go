@@ -173,7 +173,11 @@ func (p *Page) panel(a *ops.AgentRow, w int) []string {
 	}
 	add("Process", fmt.Sprintf("%d on %s, version %s", a.PID, parts.Clean(a.Host), parts.Clean(a.Version)))
 	add("Runs", fmt.Sprintf("%s; %d of %d slots busy; shell isolation %s", types(a), a.Running, a.Slots, parts.Clean(a.Isolation)))
-	add("Registry", parts.ShortHash(a.RegistryHash)+" for "+parts.Clean(a.Environment))
+	registry := parts.ShortHash(a.RegistryHash)
+	if a.Environment != "" {
+		registry += " for " + parts.Clean(a.Environment)
+	}
+	add("Registry", registry)
 	for i, l := range parts.Wrap("▲ its file is not applied: "+parts.Clean(a.RegistryError), inner-11) {
 		if a.RegistryError == "" || i > 3 {
 			break
