@@ -13,13 +13,14 @@ import (
 )
 
 // hangingAgentDir names the directory in which TestHangingAgent, run as a
-// process of its own, runs a job that never ends.
+// process of its own, runs a job that never ends. It is no test of its own:
+// without the variable it has nothing to do.
 const hangingAgentDir = "SPECQL_TEST_HANGING_AGENT"
 
 func TestHangingAgent(t *testing.T) {
 	dir := os.Getenv(hangingAgentDir)
 	if dir == "" {
-		t.Skip("runs only as the agent that TestKilledAgent kills")
+		return
 	}
 	r, err := New(Options{TempDir: dir, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
