@@ -62,7 +62,7 @@ func TestOperatorSwitchesShellOffAndOnInTheConsoleWhileJobsCome(t *testing.T) {
 	expect("Switch an execution type")
 	pressUntil(ctx, t, term, "s", "Switch shell off ]")
 	expect("nothing is cancelled") // the plan
-	expect("▸[ Cancel ]")      // the focus stands on the harmless answer
+	expect("▸[ Cancel ]")          // the focus stands on the harmless answer
 	pressUntil(ctx, t, term, "\t", "▸ Reason")
 	press("maintenance")
 	pressUntil(ctx, t, term, "\t", "▸[ Switch shell off ]")
