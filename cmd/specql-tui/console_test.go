@@ -39,7 +39,7 @@ func pressUntil(ctx context.Context, t *testing.T, term *screen.Terminal, key, t
 func TestOperatorSwitchesShellOffAndOnInTheConsoleWhileJobsCome(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	term, err := screen.Start(120, 40, exec.Command("specql-tui", "demo"))
+	term, err := screen.Start(120, 40, screen.Dark, exec.Command("specql-tui", "demo"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,18 +20,23 @@ import (
 func main() {
 	program := flag.String("program", "bin/specql-tui", "the console")
 	out := flag.String("o", "docs/console.png", "the picture")
+	light := flag.Bool("light", false, "in a terminal with a light background")
 	warm := flag.Duration("warm", 90*time.Second, "how long the demo runs first")
 	flag.Parse()
-	if err := run(*program, *out, *warm); err != nil {
+	if err := run(*program, *out, *warm, *light); err != nil {
 		fmt.Fprintln(os.Stderr, "picture:", err)
 		os.Exit(1)
 	}
 }
 
-func run(program, out string, warm time.Duration) error {
+func run(program, out string, warm time.Duration, light bool) error {
 	ctx, cancel := context.WithTimeout(context.Background(), warm+time.Minute)
 	defer cancel()
-	t, err := screen.Start(140, 40, exec.Command(program, "demo"))
+	theme := screen.Dark
+	if light {
+		theme = screen.Light
+	}
+	t, err := screen.Start(140, 40, theme, exec.Command(program, "demo"))
 	if err != nil {
 		return err
 	}

@@ -40,7 +40,7 @@ func (t *Terminal) Picture(w io.Writer, fonts string) error {
 	metrics := regular.Metrics()
 	width, height := advance.Round(), (metrics.Ascent + metrics.Descent).Ceil()
 	canvas := image.NewRGBA(image.Rect(0, 0, t.cols*width, t.rows*height))
-	paper, ink := color.Color(color.RGBA{0x11, 0x11, 0x1b, 0xff}), color.Color(color.RGBA{0xcd, 0xd6, 0xf4, 0xff})
+	paper, ink := t.theme.paper, t.theme.ink
 	draw.Draw(canvas, canvas.Bounds(), image.NewUniform(paper), image.Point{}, draw.Src)
 	for y := range t.rows {
 		for x := range t.cols {

@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"image/color"
 	"io"
 	"os"
 	"os/exec"
@@ -25,6 +26,7 @@ import (
 // Terminal is a running program and its screen.
 type Terminal struct {
 	cols, rows int
+	theme      Theme
 	emulator   *vt.Emulator // under mu, but for its answers
 	command    *exec.Cmd
 	side       *os.File // the pseudo-terminal's own end
@@ -35,9 +37,18 @@ type Terminal struct {
 	status  error
 }
 
+// Theme is the terminal's own colours, which programs may ask for.
+type Theme struct{ paper, ink color.Color }
+
+// The terminals that people have.
+var (
+	Dark  = Theme{color.RGBA{0x11, 0x11, 0x1b, 0xff}, color.RGBA{0xcd, 0xd6, 0xf4, 0xff}}
+	Light = Theme{color.RGBA{0xff, 0xff, 0xff, 0xff}, color.RGBA{0x24, 0x29, 0x2f, 0xff}}
+)
+
 // Start runs the command in a terminal of the size given, with 24-bit colour.
 // Close must be called.
-func Start(cols, rows int, command *exec.Cmd) (*Terminal, error) {
+func Start(cols, rows int, theme Theme, command *exec.Cmd) (*Terminal, error) {
 	if command.Env == nil {
 		command.Env = os.Environ()
 	}
@@ -46,8 +57,10 @@ func Start(cols, rows int, command *exec.Cmd) (*Terminal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start %s in a terminal: %w", command.Path, err)
 	}
-	t := &Terminal{cols: cols, rows: rows, emulator: vt.NewEmulator(cols, rows), command: command, side: side,
+	t := &Terminal{cols: cols, rows: rows, theme: theme, emulator: vt.NewEmulator(cols, rows), command: command, side: side,
 		changed: make(chan struct{}), ended: make(chan struct{})}
+	t.emulator.SetDefaultBackgroundColor(theme.paper)
+	t.emulator.SetDefaultForegroundColor(theme.ink)
 	go io.Copy(side, t.emulator) // answers to the program's questions, such as for the colours
 	go t.read()
 	return t, nil
