@@ -100,7 +100,8 @@ func (a *Agent) halted() bool {
 
 // Run works until ctx ends, then drains: it claims no more, lets running jobs
 // finish for the drain time, hands back the rest and leaves. The error is nil
-// after an orderly stop; a database that cannot be used at the start is an
+// after an orderly stop, and says so when results could not be recorded within
+// a lease because the database is gone; a database that cannot be used at the start is an
 // error at once, one that is lost later is waited for.
 func (a *Agent) Run(ctx context.Context) error {
 	first, err := a.connect(ctx)
@@ -126,9 +127,16 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	<-ctx.Done()
 	a.drain()
-	loops.Wait() // ends by itself when nothing runs and nothing is unrecorded
+	// The loops end by themselves when nothing is unrecorded. A database that
+	// does not come back for a lease ends them: others have the jobs by then.
+	giveUp := time.AfterFunc(a.opt.Lease, stop)
+	loops.Wait()
+	giveUp.Stop()
 	stop()
 	side.Wait()
+	if _, unrecorded := a.ledger.state(); unrecorded > 0 {
+		return errors.Join(fmt.Errorf("stopped with %d results unrecorded: these jobs will run again", unrecorded), a.leave())
+	}
 	return a.leave()
 }
 

@@ -292,6 +292,43 @@ func TestDrainTimeoutHandsBackWithoutCountingTheAttempt(t *testing.T) {
 	}
 }
 
+func TestStopEndsThoughTheDatabaseIsGoneAndSaysWhatIsUnrecorded(t *testing.T) {
+	w := newWorld(t)
+	w.enqueue(1, "a")
+	began, release := make(chan struct{}), make(chan struct{})
+	_, stop := w.start(Options{Lease: time.Second, Config: parse(t, "a:http"), Runners: []runners.Runner{fake{jobs.HTTP, func(context.Context, runners.Call) (runners.Result, error) {
+		close(began)
+		<-release
+		return runners.Result{}, nil
+	}}}})
+	<-began
+	admin, err := pgx.Connect(w.ctx, devdbtest.Server(t).URL("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close(w.ctx)
+	name := w.pool.Config().ConnConfig.Database
+	for _, sql := range []string{
+		"ALTER DATABASE " + pgx.Identifier{name}.Sanitize() + " ALLOW_CONNECTIONS false",
+		"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '" + name + "'",
+	} {
+		if _, err := admin.Exec(w.ctx, sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(release)
+	ended := make(chan error, 1)
+	go func() { ended <- stop() }()
+	select {
+	case err := <-ended:
+		if err == nil || !strings.Contains(err.Error(), "1 results unrecorded") {
+			t.Errorf("stopped with: %v", err)
+		}
+	case <-w.ctx.Done():
+		t.Fatal("the agent does not stop")
+	}
+}
+
 func TestCancelInSQLStopsTheRunningAttempt(t *testing.T) {
 	w := newWorld(t)
 	w.enqueue(1, "a")
