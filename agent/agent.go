@@ -30,13 +30,31 @@ type Agent struct {
 	exchanging sync.RWMutex
 	doubt      atomic.Bool // a claim's answer was lost
 
-	pulse   chan time.Duration // a heartbeat is wanted in so long
-	halt    chan struct{}      // closed when running jobs shall stop at once
-	haltOne sync.Once
+	pulse    chan time.Duration // a heartbeat is wanted in so long
+	chore    chan time.Duration // a retry is due in so long
+	circuits atomic.Bool        // some circuit may have changed
+	fullLook atomic.Int64       // nanoseconds that the last look through whole lanes took
+	counts   counts
+	halt     chan struct{} // closed when running jobs shall stop at once
+	haltOne  sync.Once
 
 	mu       sync.Mutex
 	rejected string // why the registry file on disk is not applied
 	draining bool
+	wanted   string // by operators
+	shown    string // the state that the last heartbeat told
+	reloadAt *time.Time
+	reload   func() // looks at the registry file; nil: nobody follows it
+
+	// The rest is keepLease's own.
+	polled    time.Time
+	drainFrom time.Time
+	published *registry.Config
+}
+
+// counts are what happened since the start.
+type counts struct {
+	takenOver, leasesLost, lateResults atomic.Int64
 }
 
 // New checks the options; it starts nothing and connects to nothing.
@@ -50,7 +68,7 @@ func New(o Options) (*Agent, error) {
 	}
 	conn.RuntimeParams["application_name"] = "specql-agent " + o.Name
 	a := &Agent{opt: o, log: o.Log, conn: conn, runners: map[jobs.ExecutionType]runners.Runner{},
-		ledger: newLedger(o.Slots, o.Connections, o.types()), pulse: make(chan time.Duration, 1), halt: make(chan struct{})}
+		ledger: newLedger(o.Slots, o.Connections, o.types()), pulse: make(chan time.Duration, 1), chore: make(chan time.Duration, 1), wanted: jobs.AgentRunning, halt: make(chan struct{})}
 	for _, r := range o.Runners {
 		a.runners[r.Type()] = r
 	}
@@ -66,14 +84,7 @@ func (a *Agent) Apply(config *registry.Config) {
 	a.mu.Unlock()
 	a.ledger.apply(config)
 	a.pulseIn(0)
-	a.warnUnenforced(config)
 	a.log.Info("registry applied", "file", config.File, "hash", config.Hash, "services", len(config.Services))
-}
-
-func (a *Agent) warnUnenforced(config *registry.Config) {
-	if fields := unenforced(config); len(fields) > 0 {
-		a.log.Warn("the registry has fields that this version does not enforce", "fields", fields)
-	}
 }
 
 // Reject records why the file on disk is not applied; the last good one goes
@@ -113,7 +124,6 @@ func (a *Agent) Run(ctx context.Context) error {
 		first.Close(context.WithoutCancel(ctx))
 		return err
 	}
-	a.warnUnenforced(a.opt.Config)
 	a.log.Info("agent started", "name", a.opt.Name, "slots", a.opt.Slots, "types", a.opt.types(), "lease", a.opt.Lease)
 
 	// Heartbeats and exchanges outlive ctx: they end when the drain is over.
@@ -189,19 +199,13 @@ func (a *Agent) info() jobs.AgentInfo {
 	info := jobs.AgentInfo{ID: a.ledger.incarnation(), Name: a.opt.Name, Host: host, PID: os.Getpid(),
 		Version: a.opt.Version, Environment: a.opt.Config.Env, Types: a.opt.types(), Slots: a.opt.Slots,
 		Running: running, Isolation: a.opt.Isolation, RegistryHash: a.opt.Config.Hash,
-		RegistryError: a.rejected, State: "running"}
-	if a.draining {
-		info.State = "draining"
-	}
+		RegistryError: a.rejected, State: a.stateWord(running), Wanted: a.wanted}
+	a.shown = info.State
 	return info
 }
 
 func (a *Agent) connect(ctx context.Context) (*pgx.Conn, error) {
-	conn, err := pgx.ConnectConfig(ctx, a.conn)
-	if err != nil {
-		return nil, fmt.Errorf("connect to the database: %w", err)
-	}
-	return conn, nil
+	return jobs.Connect(ctx, a.conn, jobs.Patience{Network: a.opt.Lease, Lock: max(a.opt.Lease/5, 500*time.Millisecond)})
 }
 
 // reconnect tries until it has a connection or ctx ends.

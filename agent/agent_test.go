@@ -382,7 +382,7 @@ func TestDeadAgentsJobsAreTakenOverAndItsLateResultChangesNothing(t *testing.T) 
 	})
 	late := jobs.Exchange{}
 	for _, j := range got.Claimed {
-		late.Completed = append(late.Completed, jobs.Completion{ID: j.ID, Attempt: j.Attempt, Output: json.RawMessage(`{"late": true}`)})
+		late.Completed = append(late.Completed, jobs.Completion{Job: j, Output: json.RawMessage(`{"late": true}`)})
 	}
 	out, err := late.Do(w.ctx, conn, dead.ID)
 	if err != nil || out.Recorded != 0 {

@@ -37,13 +37,13 @@ func (a *Agent) run(at *attempt) {
 	if ctx.Err() != nil && err != nil {
 		switch cause := context.Cause(ctx); {
 		case errors.Is(cause, errCancelled):
-			a.ledger.finish(at, nil, nil)
+			a.ledger.finish(at, outcome{}, nil)
 			return
 		case errors.Is(cause, errDrained):
-			a.ledger.finish(at, func(o *outbox) { o.handBack = append(o.handBack, at.job) }, nil)
+			a.ledger.finish(at, outcome{handBack: true}, nil)
 			return
 		case errors.Is(cause, errLeaseGone):
-			a.ledger.finish(at, nil, nil)
+			a.ledger.finish(at, outcome{}, nil)
 			return
 		}
 	}
@@ -54,7 +54,7 @@ func (a *Agent) run(at *attempt) {
 func (a *Agent) settle(at *attempt, result runners.Result, err error, took time.Duration) {
 	job := at.job
 	rule, offered, violated := runners.Violation(err)
-	end := jobs.Completion{ID: job.ID, Attempt: job.Attempt, Duration: took}
+	end := jobs.Completion{Job: job, Duration: took}
 	end.Usage, _ = json.Marshal(result.Usage)
 	end.Security = security(result.Security, rule, offered, violated)
 	output, storeErr := storable(result.Output)
@@ -63,19 +63,23 @@ func (a *Agent) settle(at *attempt, result runners.Result, err error, took time.
 		err = &runners.FinalError{Err: storeErr}
 	}
 	tally := func(m metrics) {
-		count(m.at(time.Now(), at.lane.typ, job.Service, job.Operation), err == nil, violated,
+		count(m.at(at.lane.typ, job.Service, job.Operation), err == nil, violated,
 			job.StartedAt.Sub(job.CreatedAt), took, result.Usage)
 	}
 	if err == nil {
-		a.ledger.finish(at, func(o *outbox) { o.completed = append(o.completed, end) }, tally)
+		a.ledger.finish(at, outcome{completed: &end, circuit: well}, tally)
 		return
 	}
 	failure := jobs.Failure{Completion: end, Error: printable(err.Error()), Violation: rule,
 		Final: !runners.Retryable(err) || a.spent(at), RetryIn: a.backoff(job.Attempt, err)}
 	if !failure.Final && job.Attempt < job.MaxAttempts {
-		a.pulseIn(failure.RetryIn)
+		a.choreIn(failure.RetryIn)
 	}
-	a.ledger.finish(at, func(o *outbox) { o.failed = append(o.failed, failure) }, tally)
+	o := outcome{failed: &failure}
+	if runners.Retryable(err) && !violated { // else it says something of the job, not of its service
+		o.circuit = failing
+	}
+	a.ledger.finish(at, o, tally)
 }
 
 // call resolves the job in its snapshot and runs it, a panic of the runner

@@ -10,6 +10,9 @@ import (
 // Follow applies what the watcher finds until ctx ends: a good file is
 // applied whole, a bad one changes nothing and its reason becomes visible.
 func (a *Agent) Follow(ctx context.Context, w *registry.Watcher) {
+	a.mu.Lock()
+	a.reload = w.Reload
+	a.mu.Unlock()
 	go w.Run(ctx)
 	for e := range w.Events() {
 		switch {
@@ -37,20 +40,4 @@ func firstError(ds registry.Diagnostics) string {
 		}
 	}
 	return "the file has faults"
-}
-
-// unenforced names the fields of the registry that this version accepts and
-// does not act on, so that nobody trusts a limit that does not hold.
-func unenforced(c *registry.Config) []string {
-	var out []string
-	for _, s := range c.Services {
-		p := &s.SecurityPolicy
-		if p.RateLimitPerMinute > 0 {
-			out = append(out, s.Name+": rate_limit_per_minute")
-		}
-		if p.CircuitBreaker != nil {
-			out = append(out, s.Name+": circuit_breaker")
-		}
-	}
-	return out
 }

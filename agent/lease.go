@@ -11,25 +11,52 @@ import (
 	"github.com/specql/specql-ops/jobs"
 )
 
-// earliestPulse bounds how often due retries alone may ask for a heartbeat.
+// earliestPulse bounds how often anything but its time may ask for a heartbeat
+// or a chore.
 const earliestPulse = 100 * time.Millisecond
 
-// pulseIn asks for a heartbeat in at most d, for a retry that is due then.
-func (a *Agent) pulseIn(d time.Duration) {
-	d = max(d, earliestPulse)
+// pulseIn asks for a heartbeat in at most d.
+func (a *Agent) pulseIn(d time.Duration) { soonest(a.pulse, max(d, earliestPulse)) }
+
+// choreIn asks for the promotion of retries in at most d, when one is due.
+func (a *Agent) choreIn(d time.Duration) { soonest(a.chore, d) }
+
+// soonest leaves the smallest of all wishes in the channel of one place.
+func soonest(wishes chan time.Duration, d time.Duration) {
 	for {
 		select {
-		case a.pulse <- d:
+		case wishes <- d:
 			return
-		case other := <-a.pulse:
+		case other := <-wishes:
 			d = min(d, other)
 		}
 	}
 }
 
-// keepLease renews the lease every third of it and does with it what any
-// agent does for all. Without a renewal for a whole lease other agents take
-// the jobs over, so the agent stops its own attempts then.
+// alarm is a timer that only ever moves forward.
+type alarm struct {
+	*time.Timer
+	due time.Time
+}
+
+func newAlarm(in time.Duration) *alarm {
+	return &alarm{Timer: time.NewTimer(in), due: time.Now().Add(in)}
+}
+
+func (al *alarm) set(in time.Duration) {
+	al.due = time.Now().Add(in)
+	al.Reset(max(0, in))
+}
+
+func (al *alarm) sooner(in time.Duration) {
+	if time.Now().Add(in).Before(al.due) {
+		al.set(in)
+	}
+}
+
+// keepLease renews the lease every third of it and does what any agent does
+// for all. Without a renewal for a whole lease other agents take the jobs
+// over, so the agent stops its own attempts then.
 func (a *Agent) keepLease(ctx context.Context, conn *pgx.Conn) {
 	defer func() {
 		if conn != nil {
@@ -37,39 +64,44 @@ func (a *Agent) keepLease(ctx context.Context, conn *pgx.Conn) {
 		}
 	}()
 	renewed := time.Now()
-	next := time.NewTimer(a.interval())
-	defer next.Stop()
-	due := time.Now().Add(a.interval())
+	beat, chores := newAlarm(0), newAlarm(a.opt.Lease)
+	defer beat.Stop()
+	defer chores.Stop()
 	for {
+		var err error
 		select {
 		case <-ctx.Done():
 			return
 		case in := <-a.pulse:
-			if at := time.Now().Add(in); at.Before(due) {
-				due = at
-				next.Reset(in)
-			}
+			beat.sooner(in)
 			continue
-		case <-next.C:
+		case in := <-a.chore:
+			chores.sooner(max(in, earliestPulse))
+			continue
+		case <-beat.C:
+			beat.set(a.interval())
+			var due time.Duration
+			if due, err = a.beat(ctx, conn); err == nil {
+				renewed = time.Now()
+				chores.sooner(due)
+			}
+		case <-chores.C:
+			chores.set(a.opt.Lease)
+			var due time.Duration
+			if due, err = a.doChores(ctx, conn); err == nil {
+				chores.sooner(max(due, earliestPulse))
+			}
 		}
-		wait := a.interval()
-		pulse, err := a.beat(ctx, conn)
 		switch {
 		case err == nil:
-			renewed = time.Now()
-			if pulse.NextRetry >= 0 {
-				wait = min(wait, max(pulse.NextRetry, earliestPulse))
-			}
-			if pulse.TakenOver > 0 {
-				a.log.Warn("took over jobs of agents whose lease ran out", "jobs", pulse.TakenOver)
-			}
-			a.ledger.arm() // the poll that is the net below the notifications
 		case errors.Is(err, jobs.ErrLeaseLost):
 			a.loseLease()
-			if err := jobs.Register(ctx, conn, a.info(), a.opt.Lease); err == nil {
+			registering, cancel := context.WithTimeout(ctx, a.opt.Lease/3)
+			if err := jobs.Register(registering, conn, a.info(), a.opt.Lease); err == nil {
 				renewed = time.Now()
 			}
-			wait = earliestPulse
+			cancel()
+			beat.set(earliestPulse)
 		case ctx.Err() != nil:
 			return
 		default:
@@ -77,27 +109,78 @@ func (a *Agent) keepLease(ctx context.Context, conn *pgx.Conn) {
 			if conn = a.reconnectFor(ctx, renewed.Add(a.opt.Lease), err); conn == nil {
 				return
 			}
-			wait = 0
+			beat.set(0)
 		}
-		due = time.Now().Add(wait)
-		next.Reset(wait)
 	}
 }
 
 // interval is a third of the lease, jittered so that agents do not beat as one.
 func (a *Agent) interval() time.Duration {
 	third := a.opt.Lease / 3
-	return third - time.Duration(rand.Float64()*0.2*float64(third))
+	return third - rand.N(third/5)
 }
 
-func (a *Agent) beat(ctx context.Context, conn *pgx.Conn) (jobs.Pulse, error) {
+// beat renews the lease and obeys what operators want. due is when a chore is.
+func (a *Agent) beat(ctx context.Context, conn *pgx.Conn) (due time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, a.opt.Lease/3)
 	defer cancel()
 	pulse, err := jobs.Heartbeat(ctx, conn, a.info(), a.opt.Lease)
 	if err != nil {
-		return pulse, err
+		return 0, err
 	}
-	return pulse, a.obeyCancellations(ctx, conn)
+	a.obeyOrders(pulse)
+	if err := a.obeyCancellations(ctx, conn); err != nil {
+		return 0, err
+	}
+	if err := a.obeyCircuits(ctx, conn); err != nil {
+		return 0, err
+	}
+	if err := a.publish(ctx, conn); err != nil {
+		return 0, err
+	}
+	a.poll()
+	if err := a.upkeep(ctx, conn); err != nil {
+		return 0, err
+	}
+	due = a.opt.Lease
+	for _, d := range []jobs.Due{pulse.NextRetry, pulse.NextLapse} {
+		if d.Known {
+			due = min(due, d.In)
+		}
+	}
+	return due, nil
+}
+
+// doChores takes over the jobs of lost agents and lets retries wait again. next
+// is when the next retry is due; lapses are found by the heartbeats.
+func (a *Agent) doChores(ctx context.Context, conn *pgx.Conn) (next time.Duration, err error) {
+	ctx, cancel := context.WithTimeout(ctx, a.opt.Lease/3)
+	defer cancel()
+	taken, err := jobs.TakeOver(ctx, conn)
+	if err != nil {
+		return 0, err
+	}
+	if taken > 0 {
+		a.log.Warn("took over jobs of agents whose lease ran out", "jobs", taken)
+		a.counts.takenOver.Add(int64(taken))
+	}
+	_, retry, err := jobs.Promote(ctx, conn)
+	if err != nil || !retry.Known {
+		return a.opt.Lease, err
+	}
+	return retry.In, nil
+}
+
+// poll is the net below the notifications: now and then all lanes are looked
+// through from their beginning. Where that takes long, because PostgreSQL must
+// keep the traces of finished jobs for somebody's old snapshot, it is done the
+// more seldom.
+func (a *Agent) poll() {
+	every := max(a.opt.Lease*9/10, 50*time.Duration(a.fullLook.Load()))
+	if time.Since(a.polled) >= every {
+		a.polled = time.Now()
+		a.ledger.wake(jobs.First)
+	}
 }
 
 // obeyCancellations stops attempts whose cancellation was not signalled to
@@ -112,6 +195,20 @@ func (a *Agent) obeyCancellations(ctx context.Context, conn *pgx.Conn) error {
 		a.ledger.cancel(id, errCancelled)
 	}
 	return err
+}
+
+// obeyCircuits reads which circuits are not closed, where any may have changed.
+func (a *Agent) obeyCircuits(ctx context.Context, conn *pgx.Conn) error {
+	if !a.circuits.Swap(false) {
+		return nil
+	}
+	tripped, err := jobs.Tripped(ctx, conn)
+	if err != nil {
+		a.circuits.Store(true)
+		return err
+	}
+	a.ledger.trip(tripped)
+	return nil
 }
 
 // reconnectFor reconnects; attempts whose lease runs out meanwhile are stopped.
@@ -131,5 +228,6 @@ func (a *Agent) reconnectFor(ctx context.Context, expiry time.Time, cause error)
 func (a *Agent) loseLease() {
 	n := a.ledger.cancelAll(errLeaseGone)
 	a.log.Error("the agent's lease ran out: registering anew", "stopped_jobs", n)
+	a.counts.leasesLost.Add(1)
 	a.ledger.become(jobs.NewID())
 }

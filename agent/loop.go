@@ -2,12 +2,13 @@ package agent
 
 import (
 	"context"
+	"errors"
+	"runtime"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/specql/specql-ops/jobs"
-	"github.com/specql/specql-ops/runners"
 )
 
 // exchange is one connection's loop: it sends "finish what is done and claim
@@ -16,30 +17,64 @@ import (
 // of one round trip's time make the next batch.
 func (a *Agent) exchange(ctx context.Context) {
 	conn := a.reconnect(ctx, "the queue", nil)
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	var gates time.Duration // when a lane's gates open
 	for conn != nil {
-		req, ok := a.ledger.take(time.Now())
+		req, again, ok := a.ledger.take(time.Now())
 		if !ok {
 			if a.finished() {
 				break
 			}
-			select {
-			case <-a.ledger.signal:
-			case <-time.After(metricsEvery): // counts that no exchange took along
+			if gates > 0 && (again == 0 || gates < again) {
+				again = gates
 			}
+			a.await(timer, again)
+			gates = 0
 			continue
 		}
-		if err := a.carryOut(ctx, conn, req); err != nil {
+		var err error
+		if gates, err = a.carryOut(ctx, conn, req); err != nil {
 			conn.Close(context.WithoutCancel(ctx))
-			a.doubt.Store(a.doubt.Load() || req.exchange.Claim.Limit > 0)
+			a.doubt.Store(a.doubt.Load() || req.asks())
 			conn = a.reconnect(ctx, "the queue", err)
 		}
 		if a.doubt.Load() && conn != nil {
 			a.recover(ctx, conn)
 		}
+		a.gather()
 	}
 	a.ledger.poke() // the other loops see the end too
 	if conn != nil {
 		conn.Close(context.WithoutCancel(ctx))
+	}
+}
+
+// await blocks until something may be to do, for at most d; zero: no bound.
+func (a *Agent) await(timer *time.Timer, d time.Duration) {
+	if d == 0 {
+		<-a.ledger.signal
+		return
+	}
+	timer.Reset(d)
+	select {
+	case <-a.ledger.signal:
+	case <-timer.C:
+	}
+}
+
+// gather lets attempts that end at once do so before the next exchange, which
+// then takes their results along: it yields for as long as results come in.
+// Attempts that take longer are not waited for.
+func (a *Agent) gather() {
+	before := -1
+	for {
+		running, ended := a.ledger.state()
+		if running == 0 || ended <= before {
+			return
+		}
+		before = ended
+		runtime.Gosched()
 	}
 }
 
@@ -52,59 +87,42 @@ func (a *Agent) finished() bool {
 	return draining && running == 0 && unrecorded == 0
 }
 
-// carryOut makes one exchange and starts what it claimed.
-func (a *Agent) carryOut(ctx context.Context, conn *pgx.Conn, req *request) error {
+// carryOut makes one exchange and starts what it claimed. It returns when a
+// lane opens that it found closed.
+func (a *Agent) carryOut(ctx context.Context, conn *pgx.Conn, req *request) (gates time.Duration, err error) {
 	a.exchanging.RLock()
 	defer a.exchanging.RUnlock()
-	out, err := req.exchange.Do(ctx, conn, req.agent)
-	if err != nil && jobs.Unstorable(err) && !conn.IsClosed() {
-		return a.takeApart(ctx, conn, req)
+	deadline, cancel := context.WithTimeout(ctx, a.opt.Lease)
+	defer cancel()
+	began := time.Now()
+	out, err := req.exchange.Do(deadline, conn, req.agent)
+	if req.full() {
+		a.fullLook.Store(int64(time.Since(began)))
 	}
-	if err != nil {
+	moved := (*jobs.MovedError)(nil)
+	switch {
+	case err == nil:
+	case errors.As(err, &moved):
+		a.log.Warn("results are recorded again", "error", err)
+		n := len(req.out.completed)
+		a.ledger.retake(req.agent, &outbox{completed: req.out.completed, lanes: req.out.lanes[:n:n]})
+	case jobs.Unstorable(err) && !conn.IsClosed():
+		return 0, a.takeApart(ctx, conn, req)
+	case jobs.Locked(err) && !conn.IsClosed():
+		return 0, a.stepAround(ctx, conn, req)
+	default:
 		a.ledger.undo(req)
-		return err
+		return 0, err
 	}
-	if lost := req.out.len() - out.Recorded; lost > 0 {
+	if lost := req.out.len() - out.Recorded; lost > 0 && err == nil {
 		a.log.Warn("results not recorded: the jobs were cancelled or their lease was lost", "count", lost)
+		a.counts.lateResults.Add(int64(lost))
 	}
-	for _, at := range a.ledger.done(req, out.Claimed) {
+	started, gates := a.ledger.done(req, &out, time.Now())
+	for _, at := range started {
 		go a.run(at)
 	}
-	return nil
-}
-
-// takeApart records the results of a batch one by one, because one of them
-// cannot be stored: that one becomes a failure that says so, the others are
-// recorded as they are.
-func (a *Agent) takeApart(ctx context.Context, conn *pgx.Conn, req *request) error {
-	a.ledger.undoClaim(req)
-	one := func(e jobs.Exchange) error { _, err := e.Do(ctx, conn, req.agent); return err }
-	refused := func(c jobs.Completion, cause error) error {
-		c.Output, c.Security = nil, nil
-		return one(jobs.Exchange{Failed: []jobs.Failure{{Completion: c, Final: true,
-			Error: printable((&runners.FinalError{Err: cause}).Error())}}})
-	}
-	for _, c := range req.out.completed {
-		if err := one(jobs.Exchange{Completed: []jobs.Completion{c}}); err != nil {
-			if !jobs.Unstorable(err) {
-				return err
-			}
-			if err := refused(c, err); err != nil {
-				return err
-			}
-		}
-	}
-	for _, f := range req.out.failed {
-		if err := one(jobs.Exchange{Failed: []jobs.Failure{f}}); err != nil {
-			if !jobs.Unstorable(err) {
-				return err
-			}
-			if err := refused(f.Completion, err); err != nil {
-				return err
-			}
-		}
-	}
-	return one(jobs.Exchange{HandBack: req.out.handBack, Metrics: req.exchange.Metrics})
+	return gates, nil
 }
 
 // recover hands back the jobs of a claim whose answer was lost with its
@@ -122,7 +140,7 @@ func (a *Agent) recover(ctx context.Context, conn *pgx.Conn) {
 		return
 	}
 	a.doubt.Store(false)
-	a.ledger.arm()
+	a.ledger.wake(jobs.First)
 	if n > 0 {
 		a.log.Warn("handed back claims whose answer was lost", "jobs", n)
 	}
@@ -133,20 +151,32 @@ func (a *Agent) listen(ctx context.Context) {
 	conn := a.reconnect(ctx, "wake-ups", nil)
 	for conn != nil {
 		listening := func() { // what was said before is looked for
-			a.ledger.arm()
+			a.circuits.Store(true)
+			a.ledger.wake(jobs.First)
 			a.pulseIn(0)
 		}
-		err := jobs.Listen(ctx, conn, listening, func(s jobs.Signal) {
-			switch s.Kind {
-			case jobs.Cancel:
-				if a.ledger.cancel(s.Job, errCancelled) {
-					a.log.Info("job cancelled by an operator", "job", s.Job.String())
-				}
-			default:
-				a.ledger.arm()
-			}
-		})
+		err := jobs.Listen(ctx, conn, listening, a.obeySignal)
 		conn.Close(context.WithoutCancel(ctx))
 		conn = a.reconnect(ctx, "wake-ups", err)
+	}
+}
+
+func (a *Agent) obeySignal(s jobs.Signal) {
+	switch s.Kind {
+	case jobs.JobsWaiting:
+		a.ledger.wake(s.Place)
+	case jobs.Cancel:
+		if a.ledger.cancel(s.Job, errCancelled) {
+			a.log.Info("job cancelled by an operator", "job", s.Job.String())
+		}
+	case jobs.Order:
+		if s.Agent == a.ledger.incarnation() {
+			a.pulseIn(0)
+		}
+	case jobs.Tripping:
+		a.circuits.Store(true) // read with the heartbeat
+		a.pulseIn(0)
+	default:
+		a.ledger.wake(jobs.First)
 	}
 }

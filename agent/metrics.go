@@ -8,21 +8,20 @@ import (
 )
 
 type metricKey struct {
-	minute    int64
 	typ       jobs.ExecutionType
 	service   string
 	operation string
 }
 
-// metrics gathers counts until an exchange takes them along.
+// metrics gathers counts until an exchange takes them along. The database's
+// clock says which minute they belong to, whatever this host's does.
 type metrics map[metricKey]*jobs.Metric
 
-func (m metrics) at(now time.Time, typ jobs.ExecutionType, service, operation string) *jobs.Metric {
-	minute := now.Truncate(time.Minute)
-	k := metricKey{minute.Unix(), typ, service, operation}
+func (m metrics) at(typ jobs.ExecutionType, service, operation string) *jobs.Metric {
+	k := metricKey{typ, service, operation}
 	v := m[k]
 	if v == nil {
-		v = &jobs.Metric{Minute: minute, Type: typ, Service: service, Operation: operation}
+		v = &jobs.Metric{Type: typ, Service: service, Operation: operation}
 		m[k] = v
 	}
 	return v
@@ -70,7 +69,7 @@ func (m metrics) drain() []jobs.Metric {
 func (m metrics) merge(back []jobs.Metric) {
 	for i := range back {
 		b := &back[i]
-		v := m.at(b.Minute, b.Type, b.Service, b.Operation)
+		v := m.at(b.Type, b.Service, b.Operation)
 		v.Completed += b.Completed
 		v.Failed += b.Failed
 		v.Violations += b.Violations

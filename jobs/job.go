@@ -132,6 +132,9 @@ type Job struct {
 	CorrelationID  string
 	IdempotencyKey string // the row's key; empty when it gives none
 
-	CreatedAt time.Time
+	CreatedAt time.Time // since when it waited
 	StartedAt time.Time // the database's clock at the claim
+
+	Place Place      // in its lane
+	place pgtype.TID // where its row was after the claim
 }

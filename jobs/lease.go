@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -8,7 +9,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // AgentInfo is what an agent tells of itself in jobs.tb_agent.
@@ -25,8 +25,19 @@ type AgentInfo struct {
 	Isolation     string
 	RegistryHash  string
 	RegistryError string // why the file on disk is not applied; empty when it is
-	State         string // running, draining or stopped
+	State         string // one of the words below; empty: running
+	Wanted        string // what operators want of it: running, paused or drained; empty: running
 }
+
+// The states of an agent. A paused one claims nothing and lets its jobs run; a
+// drained one has let them end, or handed them back, and waits to be resumed.
+const (
+	AgentRunning  = "running"
+	AgentPaused   = "paused"
+	AgentDraining = "draining"
+	AgentDrained  = "drained"
+	AgentStopped  = "stopped"
+)
 
 // NewID returns a time-ordered uuid (version 7), which keeps indexes dense.
 func NewID() ID {
@@ -43,8 +54,8 @@ func NewID() ID {
 
 const registerSQL = `
 INSERT INTO jobs.tb_agent (id, name, host, pid, version, environment, execution_types, slots, isolation,
-       registry_hash, registry_error, state, lease_expires_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'running', now() + make_interval(secs => $12))`
+       registry_hash, registry_error, state, wanted, lease_expires_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, now() + make_interval(secs => $14))`
 
 // Register enters the agent; its lease runs from now for the time given.
 func Register(ctx context.Context, conn *pgx.Conn, a AgentInfo, lease time.Duration) error {
@@ -53,7 +64,7 @@ func Register(ctx context.Context, conn *pgx.Conn, a AgentInfo, lease time.Durat
 		types[i] = string(t)
 	}
 	_, err := conn.Exec(ctx, registerSQL, a.ID, a.Name, a.Host, a.PID, a.Version, a.Environment, types, a.Slots,
-		a.Isolation, a.RegistryHash, a.RegistryError, lease.Seconds())
+		a.Isolation, a.RegistryHash, a.RegistryError, cmp.Or(a.State, AgentRunning), cmp.Or(a.Wanted, AgentRunning), lease.Seconds())
 	if err != nil {
 		return fmt.Errorf("register agent %s: %w", a.Name, err)
 	}
@@ -62,85 +73,52 @@ func Register(ctx context.Context, conn *pgx.Conn, a AgentInfo, lease time.Durat
 
 // One lease covers all jobs of an agent, so that renewing costs one row
 // however many run. The row is not revived once it has run out: others may
-// have taken its jobs.
+// have taken its jobs. What is due for all agents is answered along with it.
 const renewSQL = `
 UPDATE jobs.tb_agent
    SET heartbeat_at = now(), lease_expires_at = now() + make_interval(secs => $2),
        running = $3, registry_hash = $4, registry_error = $5, state = $6
- WHERE id = $1 AND lease_expires_at > now()`
-
-// Jobs whose agent is gone: back to pending while attempts are left, else to
-// the dead letters. Rows without an agent belong to an application's own
-// worker and are left alone. Looked for every time, not only when an agent
-// dies: a claim may have been committed just after its agent was given up.
-const reapSQL = `
-WITH orphan AS (
-    SELECT r.id, r.attempts, r.agent_id, r.started_at, a.name
-      FROM jobs.tb_job_run r
-      JOIN jobs.tb_agent a ON a.id = r.agent_id
-     WHERE r.status = 'running' AND a.lease_expires_at <= now()
-     LIMIT 1000
-       FOR UPDATE OF r SKIP LOCKED
-), taken AS (
-    UPDATE jobs.tb_job_run r
-       SET status = CASE WHEN r.attempts < r.max_attempts THEN 'pending' ELSE 'failed' END,
-           error_message = format('agent %s lost its lease during attempt %s', o.name, o.attempts),
-           requeued_at = CASE WHEN r.attempts < r.max_attempts THEN now() ELSE r.requeued_at END,
-           updated_at = now()
-      FROM orphan o WHERE r.id = o.id
-    RETURNING r.id, r.attempts, r.agent_id, r.started_at, r.error_message
-)
-INSERT INTO jobs.tb_job_attempt (job_id, attempt, agent_id, started_at, error_message)
-SELECT id, attempts, agent_id, started_at, error_message FROM taken`
-
-// A retry that is due waits again, behind the jobs that wait already.
-const promoteSQL = `
-UPDATE jobs.tb_job_run SET status = 'pending', retry_at = NULL, requeued_at = now(), updated_at = now()
- WHERE id IN (SELECT id FROM jobs.tb_job_run
-               WHERE status = 'failed' AND retry_at <= now()
-               ORDER BY retry_at LIMIT 1000 FOR UPDATE SKIP LOCKED)`
-
-const nextRetrySQL = `
-SELECT coalesce(extract(epoch FROM min(retry_at) - now()), -1)::float8
-  FROM jobs.tb_job_run WHERE status = 'failed' AND retry_at IS NOT NULL`
+ WHERE id = $1 AND lease_expires_at > now()
+RETURNING wanted, reload_asked_at,
+       (SELECT extract(epoch FROM min(retry_at) - now())::float8 FROM jobs.tb_job_run
+         WHERE status = 'failed' AND retry_at IS NOT NULL),
+       (SELECT extract(epoch FROM min(lease_expires_at) - now())::float8 FROM jobs.tb_agent WHERE NOT reaped AND id <> $1)`
 
 // Pulse is what a heartbeat found.
 type Pulse struct {
-	TakenOver int           // jobs whose agent was gone
-	Promoted  int           // retries that were due
-	NextRetry time.Duration // until the next retry is due; negative: none waits
+	Wanted    string     // what operators want of the agent: running, paused or drained
+	ReloadAt  *time.Time // when a reload was last asked for; nil: never
+	NextRetry Due        // of the next retry
+	NextLapse Due        // of another agent's lease
 }
 
-// Heartbeat renews the agent's lease and does what any agent does for all, in
-// one round trip: it takes over the jobs of agents whose lease has run out
-// and puts due retries back to pending. ErrLeaseLost says that the agent must
-// register anew, under a new ID.
+// Due is a time from now on the database's clock. The zero value is never.
+type Due struct {
+	In    time.Duration // not positive: it is due
+	Known bool
+}
+
+func due(seconds *float64) Due {
+	if seconds == nil {
+		return Due{}
+	}
+	return Due{In: time.Duration(*seconds * float64(time.Second)), Known: true}
+}
+
+// Heartbeat renews the agent's lease. ErrLeaseLost says that it must register
+// anew, under a new ID.
 func Heartbeat(ctx context.Context, conn *pgx.Conn, a AgentInfo, lease time.Duration) (Pulse, error) {
-	p := Pulse{NextRetry: -1}
-	renewed := false
-	batch := &pgx.Batch{}
-	batch.Queue(renewSQL, a.ID, lease.Seconds(), a.Running, a.RegistryHash, a.RegistryError, a.State).
-		Exec(func(t pgconn.CommandTag) error { renewed = t.RowsAffected() == 1; return nil })
-	batch.Queue(reapSQL).Exec(func(t pgconn.CommandTag) error { p.TakenOver = int(t.RowsAffected()); return nil })
-	batch.Queue(promoteSQL).Exec(func(t pgconn.CommandTag) error { p.Promoted = int(t.RowsAffected()); return nil })
-	batch.Queue(nextRetrySQL).QueryRow(func(row pgx.Row) error {
-		var seconds float64
-		if err := row.Scan(&seconds); err != nil {
-			return err
-		}
-		if seconds >= 0 {
-			p.NextRetry = time.Duration(seconds * float64(time.Second))
-		} else if seconds != -1 { // overdue: more than one batch was waiting
-			p.NextRetry = 0
-		}
-		return nil
-	})
-	if err := conn.SendBatch(ctx, batch).Close(); err != nil {
-		return Pulse{NextRetry: -1}, fmt.Errorf("heartbeat of agent %s: %w", a.Name, err)
-	}
-	if !renewed {
+	var p Pulse
+	var retry, lapse *float64
+	err := conn.QueryRow(ctx, renewSQL, a.ID, lease.Seconds(), a.Running, a.RegistryHash, a.RegistryError, a.State).
+		Scan(&p.Wanted, &p.ReloadAt, &retry, &lapse)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
 		return p, ErrLeaseLost
+	case err != nil:
+		return p, fmt.Errorf("heartbeat of agent %s: %w", a.Name, err)
 	}
+	p.NextRetry, p.NextLapse = due(retry), due(lapse)
 	return p, nil
 }
 

@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"context"
+	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -15,9 +16,12 @@ const (
 
 // Signal is one notification of the database.
 type Signal struct {
-	Kind SignalKind
-	Job  ID            // of a Cancel
-	Type ExecutionType // of a Switch
+	Kind    SignalKind
+	Place   Place         // of JobsWaiting: where in their lanes they stand, at the earliest
+	Job     ID            // of a Cancel
+	Type    ExecutionType // of a Switch
+	Agent   ID            // of an Order
+	Service string        // of a Tripping
 }
 
 // SignalKind tells what a Signal is about.
@@ -28,6 +32,8 @@ const (
 	JobsWaiting SignalKind = iota // jobs were inserted or put back to pending
 	Switched                      // a type was switched on or off
 	Cancel                        // a running job was cancelled
+	Order                         // an agent is to pause, drain, resume or reload
+	Tripping                      // a service's circuit was opened or closed
 )
 
 // Listen subscribes conn and calls handle for each signal until ctx ends or
@@ -52,7 +58,12 @@ func Listen(ctx context.Context, conn *pgx.Conn, ready func(), handle func(Signa
 
 func parseSignal(channel, payload string) (Signal, bool) {
 	if channel == jobsChannel {
-		return Signal{Kind: JobsWaiting}, true
+		micros, err := strconv.ParseInt(payload, 10, 64)
+		if err != nil {
+			return Signal{Kind: JobsWaiting, Place: First}, true
+		}
+		// Rows that wait since that very moment stand behind this place.
+		return Signal{Kind: JobsWaiting, Place: Place{Micros: micros}}, true
 	}
 	verb, rest, _ := strings.Cut(payload, " ")
 	switch verb {
@@ -62,6 +73,11 @@ func parseSignal(channel, payload string) (Signal, bool) {
 	case "cancel":
 		id, err := ParseID(rest)
 		return Signal{Kind: Cancel, Job: id}, err == nil
+	case "agent":
+		id, err := ParseID(rest)
+		return Signal{Kind: Order, Agent: id}, err == nil
+	case "lane":
+		return Signal{Kind: Tripping, Service: rest}, true
 	}
 	return Signal{}, false
 }

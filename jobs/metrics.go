@@ -71,7 +71,7 @@ func (h *Histogram) Quantile(q float64) time.Duration {
 // counts of a fresh Metric are filled by an agent and added to the table's
 // row with the next exchange.
 type Metric struct {
-	Minute    time.Time // truncated to the minute
+	Minute    time.Time // truncated to the minute; zero: the database's present one
 	Type      ExecutionType
 	Service   string
 	Operation string
@@ -89,7 +89,7 @@ type Metric struct {
 const metricSQL = `
 INSERT INTO jobs.tb_job_metric AS m (minute, execution_type, service_name, operation, completed, failed, violations,
        busy_seconds, cpu_percent_sum, cpu_samples, memory_mb_sum, memory_samples, memory_mb_peak, duration_hist, wait_hist)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+VALUES (coalesce($1, date_trunc('minute', now())), $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
 ON CONFLICT (minute, execution_type, service_name, operation) DO UPDATE
    SET completed = m.completed + excluded.completed, failed = m.failed + excluded.failed,
        violations = m.violations + excluded.violations, busy_seconds = m.busy_seconds + excluded.busy_seconds,
@@ -108,7 +108,11 @@ func queueMetrics(batch *pgx.Batch, metrics []Metric) {
 	})
 	for i := range metrics {
 		m := &metrics[i]
-		batch.Queue(metricSQL, m.Minute, m.Type, m.Service, m.Operation, m.Completed, m.Failed, m.Violations,
+		minute := &m.Minute
+		if m.Minute.IsZero() {
+			minute = nil
+		}
+		batch.Queue(metricSQL, minute, m.Type, m.Service, m.Operation, m.Completed, m.Failed, m.Violations,
 			m.Busy.Seconds(), m.CPUPercentSum, m.CPUSamples, m.MemoryMBSum, m.MemorySamples, m.MemoryMBPeak,
 			m.Duration[:], m.Wait[:])
 	}

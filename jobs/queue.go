@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,25 +13,9 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// Lane is one service's place in a claim: how many of its waiting jobs the
-// agent has room for. A switched-off, throttled or full lane is left out of
-// the claim, so however many jobs wait in it they cost the others nothing.
-type Lane struct {
-	Service string        // as rows spell it
-	Type    ExecutionType // what the registry says runs it; written to the row
-	Room    int           // at least 1
-}
-
-// Claim asks for waiting jobs. The zero value claims nothing.
-type Claim struct {
-	Lanes []Lane
-	Limit int // at most this many jobs over all lanes
-}
-
 // Completion is a job that ended well.
 type Completion struct {
-	ID       ID
-	Attempt  int
+	Job      *Job
 	Output   json.RawMessage // nil: null
 	Usage    json.RawMessage // nil: null
 	Security json.RawMessage // merged into security_context; nil: unchanged
@@ -52,6 +37,7 @@ type Exchange struct {
 	Completed []Completion
 	Failed    []Failure
 	HandBack  []*Job // interrupted by a drain: pending again, the attempt not counted
+	Circuits  []Circuit
 	Metrics   []Metric
 	Claim     Claim
 }
@@ -62,6 +48,7 @@ type Exchanged struct {
 	// Recorded counts results that the table took. Those missing had lost
 	// their lease or were cancelled: they changed nothing.
 	Recorded int
+	Gates    []Gate // of the gated lanes that were asked, in their order
 }
 
 // ErrLeaseLost says that the agent's own lease has run out: it must register
@@ -70,7 +57,20 @@ var ErrLeaseLost = errors.New("the agent's lease has expired")
 
 // A finish is fenced by status, agent and attempt: whoever lost the job, by
 // an expired lease, a cancellation or another agent's claim, changes nothing.
+// The row is looked for where the claim left it; completeMovedSQL finds those
+// that somebody has touched since.
 const completeSQL = `
+UPDATE jobs.tb_job_run r
+   SET status = 'completed', output_data = f.output::jsonb, resource_usage = f.usage::jsonb,
+       security_context = CASE WHEN f.security IS NULL THEN r.security_context
+                               ELSE coalesce(r.security_context, '{}') || f.security::jsonb END,
+       duration_seconds = f.duration, error_message = NULL, retry_at = NULL,
+       completed_at = now(), updated_at = now()
+  FROM unnest($2::uuid[], $3::int[], $4::text[], $5::text[], $6::text[], $7::float8[], $8::tid[])
+       AS f(id, attempt, output, usage, security, duration, place)
+ WHERE r.ctid = f.place AND r.id = f.id AND r.status = 'running' AND r.agent_id = $1 AND r.attempts = f.attempt`
+
+const completeMovedSQL = `
 UPDATE jobs.tb_job_run r
    SET status = 'completed', output_data = f.output::jsonb, resource_usage = f.usage::jsonb,
        security_context = CASE WHEN f.security IS NULL THEN r.security_context
@@ -110,141 +110,86 @@ UPDATE jobs.tb_job_run r
   FROM unnest($2::uuid[], $3::int[]) AS f(id, attempt)
  WHERE r.id = f.id AND r.status = 'running' AND r.agent_id = $1 AND r.attempts = f.attempt`
 
-// The switches and the agent's own lease are read in the claim itself: a type
-// that was switched off is obeyed by the next claim after the commit, and an
-// agent that was given up for dead gets nothing.
-const claimSQL = `
-WITH lane AS MATERIALIZED (
-    SELECT l.service, l.type, l.room
-      FROM unnest($2::text[], $3::text[], $4::int[]) WITH ORDINALITY AS l(service, type, room, n)
-      JOIN jobs.tb_execution_type t ON t.execution_type = l.type AND t.enabled
-     WHERE EXISTS (SELECT FROM jobs.tb_agent a WHERE a.id = $1 AND a.lease_expires_at > now())
-     ORDER BY l.n
-), picked AS MATERIALIZED (
-    SELECT j.id, lane.type
-      FROM lane CROSS JOIN LATERAL (
-           SELECT id FROM jobs.tb_job_run
-            WHERE service_name = lane.service AND status = 'pending'
-            ORDER BY coalesce(requeued_at, created_at)
-            LIMIT lane.room
-              FOR UPDATE SKIP LOCKED) j
-     LIMIT $5
-)
-UPDATE jobs.tb_job_run r
-   SET status = 'running', agent_id = $1, execution_type = picked.type,
-       attempts = coalesce(r.attempts, 0) + 1, max_attempts = coalesce(r.max_attempts, 3),
-       started_at = now(), completed_at = NULL, retry_at = NULL, updated_at = now()
-  FROM picked
- WHERE r.id = picked.id
-RETURNING r.id, r.identifier, r.service_name, r.operation, r.input_data, r.runner_config, r.security_context,
-          r.attempts, r.max_attempts, coalesce(r.timeout_seconds, 0), coalesce(r.tenant_id::text, ''),
-          coalesce(r.correlation_id, ''), coalesce(r.idempotency_key, ''),
-          coalesce(r.requeued_at, r.created_at, r.started_at), r.started_at`
-
 // Do makes one exchange on conn in one round trip and one transaction: either
-// all of it happened or none. Claimed jobs come in the order of their lanes'
-// waiting time.
+// all of it happened or none. Claimed jobs come in the order in which they
+// waited. conn is one that Connect made.
 func (e *Exchange) Do(ctx context.Context, conn *pgx.Conn, agent ID) (Exchanged, error) {
 	var out Exchanged
 	batch := &pgx.Batch{}
-	record := func(sql string, args ...any) {
-		batch.Queue(sql, args...).Exec(func(tag pgconn.CommandTag) error {
-			out.Recorded += int(tag.RowsAffected())
-			return nil
-		})
+	count := func(n *int) func(pgconn.CommandTag) error {
+		return func(tag pgconn.CommandTag) error { *n += int(tag.RowsAffected()); return nil }
 	}
+	var completed int
 	if len(e.Completed) > 0 {
-		c := newColumns(len(e.Completed))
-		for i := range e.Completed {
-			c.add(&e.Completed[i])
-		}
-		record(completeSQL, c.args(agent)...)
+		batch.Queue(completeSQL, append(completionArgs(agent, e.Completed), places(e.Completed))...).Exec(count(&completed))
 	}
 	if len(e.Failed) > 0 {
-		record(failSQL, failureArgs(agent, e.Failed)...)
+		batch.Queue(failSQL, failureArgs(agent, e.Failed)...).Exec(count(&out.Recorded))
 	}
 	if len(e.HandBack) > 0 {
 		ids, attempts := make([]ID, len(e.HandBack)), make([]int32, len(e.HandBack))
 		for i, j := range e.HandBack {
 			ids[i], attempts[i] = j.ID, int32(j.Attempt)
 		}
-		record(handBackSQL, agent, ids, attempts)
+		batch.Queue(handBackSQL, agent, ids, attempts).Exec(count(&out.Recorded))
 	}
+	queueCircuits(batch, e.Circuits)
 	queueMetrics(batch, e.Metrics)
-	if len(e.Claim.Lanes) > 0 && e.Claim.Limit > 0 {
-		services, types, rooms := e.Claim.columns()
-		batch.Queue(claimSQL, agent, services, types, rooms, int32(e.Claim.Limit)).Query(func(rows pgx.Rows) (err error) {
-			out.Claimed, err = pgx.CollectRows(rows, scanJob)
-			return err
-		})
-	}
+	e.Claim.queue(batch, agent, &out)
 	if batch.Len() == 0 {
 		return out, nil
 	}
 	if err := conn.SendBatch(ctx, batch).Close(); err != nil {
 		return Exchanged{}, fmt.Errorf("exchange with the queue: %w", err)
 	}
-	slices.SortFunc(out.Claimed, func(a, b *Job) int { return a.CreatedAt.Compare(b.CreatedAt) })
+	out.Recorded += completed
+	if completed < len(e.Completed) {
+		tag, err := conn.Exec(ctx, completeMovedSQL, completionArgs(agent, e.Completed)...)
+		if err != nil { // the rest stands, and what it claimed must not be forgotten
+			return out, &MovedError{Err: err}
+		}
+		out.Recorded += int(tag.RowsAffected())
+	}
+	slices.SortFunc(out.Claimed, func(a, b *Job) int { return cmp.Or(a.Place.Compare(b.Place), a.CreatedAt.Compare(b.CreatedAt)) })
 	return out, nil
 }
 
-func (c Claim) columns() (services, types []string, rooms []int32) {
-	for _, l := range c.Lanes {
-		services = append(services, l.Service)
-		types = append(types, string(l.Type))
-		rooms = append(rooms, int32(l.Room))
+// MovedError says that an exchange was carried out but for completions whose
+// rows had been touched by somebody since the claim; those are to be sent
+// again.
+type MovedError struct{ Err error }
+
+func (e *MovedError) Error() string {
+	return "record jobs that were touched meanwhile: " + e.Err.Error()
+}
+func (e *MovedError) Unwrap() error { return e.Err }
+
+// completionArgs are the completions as the arrays that unnest takes.
+func completionArgs(agent ID, done []Completion) []any {
+	n := len(done)
+	ids, attempts := make([]ID, n), make([]int32, n)
+	output, usage, security := make([]*string, n), make([]*string, n), make([]*string, n)
+	duration := make([]float64, n)
+	for i := range done {
+		c := &done[i]
+		ids[i], attempts[i] = c.Job.ID, int32(c.Job.Attempt)
+		output[i], usage[i], security[i] = text(c.Output), text(c.Usage), text(c.Security)
+		duration[i] = c.Duration.Seconds()
 	}
-	return services, types, rooms
-}
-
-func scanJob(row pgx.CollectableRow) (*Job, error) {
-	j := &Job{}
-	err := row.Scan(&j.ID, &j.Identifier, &j.Service, &j.Operation, &j.Input, &j.RunnerConfig, &j.SecurityContext,
-		&j.Attempt, &j.MaxAttempts, &j.TimeoutSeconds, &j.TenantID, &j.CorrelationID, &j.IdempotencyKey,
-		&j.CreatedAt, &j.StartedAt)
-	return j, err
-}
-
-// columns holds the completions of a batch as the arrays that unnest takes.
-type columns struct {
-	ids                     []ID
-	attempts                []int32
-	output, usage, security []*string
-	duration                []float64
-}
-
-func newColumns(n int) *columns {
-	return &columns{ids: make([]ID, 0, n), attempts: make([]int32, 0, n), output: make([]*string, 0, n),
-		usage: make([]*string, 0, n), security: make([]*string, 0, n), duration: make([]float64, 0, n)}
-}
-
-func (c *columns) add(r *Completion) {
-	c.ids = append(c.ids, r.ID)
-	c.attempts = append(c.attempts, int32(r.Attempt))
-	c.output = append(c.output, text(r.Output))
-	c.usage = append(c.usage, text(r.Usage))
-	c.security = append(c.security, text(r.Security))
-	c.duration = append(c.duration, r.Duration.Seconds())
-}
-
-func (c *columns) args(agent ID) []any {
-	return []any{agent, c.ids, c.attempts, c.output, c.usage, c.security, c.duration}
+	return []any{agent, ids, attempts, output, usage, security, duration}
 }
 
 func failureArgs(agent ID, failed []Failure) []any {
-	c := newColumns(len(failed))
-	var messages, violations []string
-	var final []bool
-	var retryIn []float64
+	n := len(failed)
+	done := make([]Completion, n)
+	messages, violations := make([]string, n), make([]string, n)
+	final, retryIn := make([]bool, n), make([]float64, n)
 	for i := range failed {
 		f := &failed[i]
-		c.add(&f.Completion)
-		messages = append(messages, f.Error)
-		violations = append(violations, f.Violation)
-		final = append(final, f.Final)
-		retryIn = append(retryIn, f.RetryIn.Seconds())
+		done[i] = f.Completion
+		messages[i], violations[i], final[i], retryIn[i] = f.Error, f.Violation, f.Final, f.RetryIn.Seconds()
 	}
-	return append(c.args(agent), messages, violations, final, retryIn)
+	return append(completionArgs(agent, done), messages, violations, final, retryIn)
 }
 
 // text is JSON as a nullable text parameter: the server parses it once.
@@ -261,4 +206,25 @@ func text(raw json.RawMessage) *string {
 func Unstorable(err error) bool {
 	var pg *pgconn.PgError
 	return errors.As(err, &pg) && (pg.Code[:2] == "22" || pg.Code == "54000")
+}
+
+// Locked tells whether err says that somebody else holds a lock for longer
+// than the session waits for one.
+func Locked(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == "55P03"
+}
+
+const freeSQL = `SELECT id FROM jobs.tb_job_run WHERE id = ANY ($1) FOR UPDATE SKIP LOCKED`
+
+// Free returns those of the jobs whose rows nobody has locked.
+func Free(ctx context.Context, conn *pgx.Conn, ids []ID) (map[ID]bool, error) {
+	rows, err := conn.Query(ctx, freeSQL, ids)
+	if err != nil {
+		return nil, err
+	}
+	free := map[ID]bool{}
+	var id ID
+	_, err = pgx.ForEachRow(rows, []any{&id}, func() error { free[id] = true; return nil })
+	return free, err
 }

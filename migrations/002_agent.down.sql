@@ -10,14 +10,19 @@ SET lock_timeout = '2s';
 
 -- step: drop triggers
 DROP TRIGGER IF EXISTS tr_tb_job_run_wake_insert ON jobs.tb_job_run;
+DROP TRIGGER IF EXISTS tr_tb_job_run_wake_dated ON jobs.tb_job_run;
 DROP TRIGGER IF EXISTS tr_tb_job_run_wake_update ON jobs.tb_job_run;
 DROP TRIGGER IF EXISTS tr_tb_job_run_cancel ON jobs.tb_job_run;
 
 -- step: drop tables
 DROP TABLE IF EXISTS jobs.tb_audit, jobs.tb_job_metric, jobs.tb_job_attempt, jobs.tb_execution_type, jobs.tb_agent;
 
+-- step: give new jobs random ids again
+ALTER TABLE jobs.tb_job_run ALTER COLUMN id SET DEFAULT gen_random_uuid();
+
 -- step: drop functions
-DROP FUNCTION IF EXISTS jobs.tell_agents(), jobs.wake_agents(), jobs.add_histogram(bigint[], bigint[]);
+DROP FUNCTION IF EXISTS jobs.tell_agents(), jobs.wake_agents(), jobs.wake_agents_for(), jobs.new_job_id(),
+    jobs.add_histogram(bigint[], bigint[]);
 
 -- step: drop index idx_tb_job_run_retry_due
 DROP INDEX CONCURRENTLY IF EXISTS jobs.idx_tb_job_run_retry_due;

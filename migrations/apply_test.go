@@ -14,13 +14,14 @@ import (
 	"github.com/specql/specql-ops/internal/devdb/devdbtest"
 )
 
-const (
-	file001 = "001_multi_execution.sql"
-	file002 = "002_agent.sql"
-)
+const file001 = "001_multi_execution.sql"
 
 func TestPsqlAndApplyGiveTheSameCatalogInAnyOrderAndAgain(t *testing.T) {
-	byPsql := func(t *testing.T, url string) { psql(t, url, file001); psql(t, url, file002) }
+	byPsql := func(t *testing.T, url string) {
+		for _, m := range List() {
+			psql(t, url, m.String()+".sql")
+		}
+	}
 	byApply := func(t *testing.T, url string) { apply(t, url, Options{}) }
 	half := func(t *testing.T, url string) { psql(t, url, file001) }
 	var want []object

@@ -42,7 +42,7 @@ SELECT lane.service, coalesce(ran.execution_type, first.execution_type), least(w
  CROSS JOIN LATERAL (
        SELECT execution_type, coalesce(requeued_at, created_at) AS since FROM jobs.tb_job_run
         WHERE service_name = lane.service AND status = 'pending'
-        ORDER BY coalesce(requeued_at, created_at) LIMIT 1) first
+        ORDER BY coalesce(requeued_at, created_at, '-infinity'::timestamptz), id LIMIT 1) first
  CROSS JOIN LATERAL (
        SELECT count(*) AS n FROM (SELECT FROM jobs.tb_job_run
         WHERE service_name = lane.service AND status = 'pending' LIMIT $1::bigint + 1) few) w

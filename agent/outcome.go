@@ -1,0 +1,145 @@
+package agent
+
+import (
+	"context"
+
+	"github.com/specql/specql-ops/jobs"
+	"github.com/specql/specql-ops/registry"
+)
+
+// attempt is a running job.
+type attempt struct {
+	job    *jobs.Job
+	config *registry.Config
+	lane   *lane
+	agent  jobs.ID
+	cancel context.CancelCauseFunc
+}
+
+// outcome is how an attempt ended. At most one of its results is given; with
+// none there is nothing to record and the slot is free at once.
+type outcome struct {
+	completed *jobs.Completion
+	failed    *jobs.Failure
+	handBack  bool
+	circuit   verdict
+}
+
+// verdict is what an attempt's end says of its service.
+type verdict int
+
+const (
+	nothing verdict = iota // it says nothing: stopped, refused, or asked for something wrong
+	well
+	failing
+)
+
+func (o *outbox) circuit(ln *lane) *jobs.Circuit {
+	if o.circuits == nil {
+		o.circuits = map[*lane]*jobs.Circuit{}
+	}
+	c := o.circuits[ln]
+	if c == nil {
+		c = &jobs.Circuit{Service: ln.service}
+		o.circuits[ln] = c
+	}
+	return c
+}
+
+func (l *ledger) box(agent jobs.ID) *outbox {
+	box := l.results[agent]
+	if box == nil {
+		box = &outbox{}
+		l.results[agent] = box
+	}
+	return box
+}
+
+// start gives an attempt the means to be stopped.
+func (l *ledger) start(a *attempt, cancel context.CancelCauseFunc) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	a.cancel = cancel
+}
+
+// finish takes an attempt's end.
+func (l *ledger) finish(a *attempt, o outcome, tally func(metrics)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.running, a.job.ID)
+	if tally != nil {
+		tally(l.metrics)
+	}
+	if o.completed == nil && o.failed == nil && !o.handBack {
+		l.free++
+		a.lane.running--
+		l.poke()
+		return
+	}
+	box := l.box(a.agent)
+	switch {
+	case o.completed != nil:
+		box.completed = append(box.completed, *o.completed)
+	case o.failed != nil:
+		box.failed = append(box.failed, *o.failed)
+	default:
+		box.handBack = append(box.handBack, a.job)
+	}
+	box.lanes = append(box.lanes, a.lane)
+	if a.lane.gates.Threshold > 0 {
+		switch o.circuit {
+		case well:
+			*box.circuit(a.lane) = jobs.Circuit{Service: a.lane.service, Reset: true}
+		case failing:
+			box.circuit(a.lane).Failures++
+		}
+	}
+	l.ended++
+	l.poke()
+}
+
+// cancel stops one running attempt with its cause.
+func (l *ledger) cancel(id jobs.ID, cause error) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	a := l.running[id]
+	if a == nil || a.cancel == nil {
+		return false
+	}
+	a.cancel(cause)
+	return true
+}
+
+// cancelAll stops every running attempt with its cause.
+func (l *ledger) cancelAll(cause error) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, a := range l.running {
+		if a.cancel != nil {
+			a.cancel(cause)
+		}
+	}
+	return len(l.running)
+}
+
+// known lists the jobs that this agent holds as the incarnation: running or
+// with a result to record.
+func (l *ledger) known(agent jobs.ID) []jobs.ID {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ids := make([]jobs.ID, 0, len(l.running))
+	for id, a := range l.running {
+		if a.agent == agent {
+			ids = append(ids, id)
+		}
+	}
+	if box := l.results[agent]; box != nil {
+		ids = append(ids, box.ids()...)
+	}
+	for a := range l.aside {
+		if a.agent == agent {
+			ids = append(ids, a.out.ids()...)
+		}
+	}
+	return ids
+}

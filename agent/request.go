@@ -1,0 +1,287 @@
+package agent
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/specql/specql-ops/jobs"
+	"github.com/specql/specql-ops/registry"
+)
+
+// coldEvery bounds how often a busy agent looks into lanes that were empty the
+// last time; an agent with nothing else to do looks at once.
+const coldEvery = 2 * time.Millisecond
+
+// request is one exchange that a loop has taken to do.
+type request struct {
+	agent    jobs.ID
+	exchange jobs.Exchange
+	out      *outbox
+	looks    []*look // as exchange.Claim.Lanes
+	gated    []*look // as exchange.Claim.Gated
+	config   *registry.Config
+}
+
+// asks tells whether the request claims.
+func (r *request) asks() bool { return len(r.looks)+len(r.gated) > 0 }
+
+// full tells whether the request looks through a lane from its beginning.
+func (r *request) full() bool {
+	first := func(l *look) bool { return l.from == jobs.First }
+	return slices.ContainsFunc(r.looks, first) || slices.ContainsFunc(r.gated, first)
+}
+
+// take hands out what is to be exchanged now: results of one incarnation and
+// a claim for all room that there is. ok is false when nothing is; then again
+// says after which time something may be, zero for never.
+func (l *ledger) take(now time.Time) (req *request, again time.Duration, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	req = &request{agent: l.agent, out: &outbox{}, config: l.config}
+	l.takeResults(req)
+	if req.agent == l.agent && !l.closed && !l.paused {
+		again = l.takeRoom(req, now)
+	}
+	due := len(l.metrics) > 0 && (now.Sub(l.flushed) >= metricsEvery || l.closed)
+	if due {
+		req.exchange.Metrics = l.metrics.drain()
+		l.flushed = now
+	} else if len(l.metrics) > 0 && again == 0 {
+		again = metricsEvery
+	}
+	return req, again, req.out.len() > 0 || req.asks() || due
+}
+
+// takeResults moves at most maxBatch results into the request. Results of an
+// earlier incarnation go first, by themselves: they are fenced by its id.
+func (l *ledger) takeResults(req *request) {
+	if l.ended == 0 {
+		return
+	}
+	id, box := l.agent, l.results[l.agent]
+	for other, b := range l.results {
+		if other != l.agent {
+			id, box = other, b
+		}
+	}
+	req.agent = id
+	if box.len() <= maxBatch {
+		req.out = box
+		delete(l.results, id)
+	} else {
+		c := min(len(box.completed), maxBatch)
+		f := min(len(box.failed), maxBatch-c)
+		h := min(len(box.handBack), maxBatch-c-f)
+		n := c + f + h
+		// lanes only free room; which result a lane stands for is of no matter.
+		req.out = &outbox{completed: box.completed[:c:c], failed: box.failed[:f:f], handBack: box.handBack[:h:h],
+			lanes: box.lanes[:n:n], circuits: box.circuits}
+		box.completed, box.failed, box.handBack, box.lanes = box.completed[c:], box.failed[f:], box.handBack[h:], box.lanes[n:]
+		box.circuits = nil
+		l.poke()
+	}
+	req.exchange.Completed, req.exchange.Failed, req.exchange.HandBack = req.out.completed, req.out.failed, req.out.handBack
+	for _, c := range req.out.circuits {
+		req.exchange.Circuits = append(req.exchange.Circuits, *c)
+	}
+	l.ended -= req.out.len()
+	l.free += req.out.len()
+	for _, ln := range req.out.lanes {
+		ln.running--
+	}
+}
+
+// takeRoom asks for as many jobs as there are slots, shared out between the
+// lanes that may have some, a different one first each time. Lanes that had
+// jobs the last time share the slots; one that was empty may take as much as
+// one of those, and usually takes nothing.
+func (l *ledger) takeRoom(req *request, now time.Time) (again time.Duration) {
+	if l.woken.Before(jobs.Last) {
+		for _, ln := range l.lanes {
+			ln.wake(l.woken)
+		}
+		l.woken = jobs.Last
+	}
+	if l.free <= 0 || len(l.lanes) == 0 {
+		return 0
+	}
+	var hot, cold []*lane
+	for i := range l.lanes {
+		ln := l.lanes[(l.next+i)%len(l.lanes)]
+		switch {
+		case ln.from == jobs.Last || ln.room(l.free) <= 0:
+		case now.Before(ln.closed):
+			if in := ln.closed.Sub(now); again == 0 || in < again {
+				again = in
+			}
+		case ln.hot:
+			hot = append(hot, ln)
+		default:
+			cold = append(cold, ln)
+		}
+	}
+	if len(cold) > 0 && len(hot) > 0 && now.Before(l.coldDue) {
+		cold = nil
+	}
+	if len(hot)+len(cold) == 0 {
+		return again
+	}
+	if len(cold) > 0 {
+		l.coldDue = now.Add(coldEvery)
+	}
+	l.next = (l.next + max(1, len(hot))) % len(l.lanes)
+	sharers := len(hot)
+	if len(cold) > 0 {
+		sharers++
+	}
+	share := (l.free + sharers - 1) / sharers
+	limit := 0
+	for _, ln := range append(cold, hot...) {
+		room := min(share, ln.room(l.free))
+		asked := jobs.Lane{Service: ln.service, Type: ln.typ, Room: room, From: ln.from, Gates: ln.gates}
+		if !ln.gated() {
+			limit += room
+			req.looks = append(req.looks, ln.begin(room))
+			req.exchange.Claim.Lanes = append(req.exchange.Claim.Lanes, asked)
+			continue
+		}
+		// What a gated lane may take is set aside, as no limit is over it.
+		if asked.Room = min(room, l.free); asked.Room > 0 {
+			l.free -= asked.Room
+			req.gated = append(req.gated, ln.begin(asked.Room))
+			req.exchange.Claim.Gated = append(req.exchange.Claim.Gated, asked)
+		}
+	}
+	limit = min(limit, l.free)
+	req.exchange.Claim.Limit = limit
+	l.free -= limit
+	return again
+}
+
+// done settles a request that was carried out and returns the attempts to
+// start, and when a lane's gates open.
+func (l *ledger) done(req *request, out *jobs.Exchanged, now time.Time) (started []*attempt, again time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.release(req)
+	last := make(map[*lane]jobs.Place, 4)
+	got := make(map[*lane]int, 4)
+	limited := 0
+	started = make([]*attempt, 0, len(out.Claimed))
+	var ln *lane
+	for _, j := range out.Claimed {
+		if ln == nil || ln.service != j.Service {
+			ln = l.byName[strings.ToLower(j.Service)]
+		}
+		ln.running++
+		got[ln]++
+		last[ln] = j.Place // they come in order
+		a := &attempt{job: j, config: req.config, lane: ln, agent: req.agent}
+		started = append(started, a)
+		l.running[j.ID] = a
+	}
+	l.free -= len(out.Claimed)
+	for _, look := range req.looks {
+		limited += got[look.lane]
+	}
+	full := limited == req.exchange.Claim.Limit
+	for _, look := range req.looks {
+		n := got[look.lane]
+		look.lane.hot = n > 0 || full && look.lane.hot
+		look.end(reached(look, n, full, last[look.lane]))
+	}
+	for i, look := range req.gated {
+		g := out.Gates[i]
+		look.lane.hot = g.Claimed > 0
+		in := look.lane.obey(g, now)
+		if in > 0 && (again == 0 || in < again) {
+			again = in
+		}
+		switch {
+		case in > 0 && g.Claimed == 0: // what waits there waits for the gates
+			look.undo()
+		default:
+			look.end(reached(look, g.Claimed, in > 0, last[look.lane]))
+		}
+	}
+	if req.asks() {
+		l.poke()
+	}
+	return started, again
+}
+
+// reached is the place up to which a look has taken all that waited: the end
+// of the lane when it found less than it had room for.
+func reached(look *look, found int, cut bool, last jobs.Place) jobs.Place {
+	switch {
+	case found < look.room && !cut:
+		return jobs.Last
+	case found == 0:
+		return look.from
+	}
+	return last
+}
+
+// release gives back the room that a request had reserved.
+func (l *ledger) release(req *request) {
+	l.free += req.exchange.Claim.Limit
+	for i := range req.exchange.Claim.Gated {
+		l.free += req.exchange.Claim.Gated[i].Room
+	}
+}
+
+// undo puts a request back that could not be carried out: its results wait
+// for the next exchange.
+func (l *ledger) undo(req *request) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.undoClaimLocked(req)
+	l.putBack(req.agent, req.out)
+	l.metrics.merge(req.exchange.Metrics)
+}
+
+// putBack takes results again that were handed out.
+func (l *ledger) putBack(agent jobs.ID, out *outbox) {
+	n := out.len()
+	l.free -= n
+	l.ended += n
+	for _, ln := range out.lanes {
+		ln.running++
+	}
+	box := l.box(agent)
+	box.completed = append(box.completed, out.completed...)
+	box.failed = append(box.failed, out.failed...)
+	box.handBack = append(box.handBack, out.handBack...)
+	box.lanes = append(box.lanes, out.lanes...)
+	for ln, c := range out.circuits {
+		if newer := box.circuits[ln]; newer == nil {
+			box.circuit(ln).Failures, box.circuit(ln).Reset = c.Failures, c.Reset
+		} else if !newer.Reset {
+			newer.Failures += c.Failures
+			newer.Reset = c.Reset
+		}
+	}
+	if n == 0 && len(l.results[agent].circuits) == 0 {
+		delete(l.results, agent)
+	}
+}
+
+// undoClaim settles a request whose results are dealt with otherwise: its
+// claim was not made.
+func (l *ledger) undoClaim(req *request) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.undoClaimLocked(req)
+	l.poke()
+}
+
+func (l *ledger) undoClaimLocked(req *request) {
+	l.release(req)
+	for _, look := range req.looks {
+		look.undo()
+	}
+	for _, look := range req.gated {
+		look.undo()
+	}
+}

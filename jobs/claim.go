@@ -1,0 +1,254 @@
+package jobs
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"math"
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+// Place is where a job stands in its lane: by the time since which it waits,
+// then by id. Agents look for jobs from a place on, so that what they have
+// dealt with costs nothing, however long PostgreSQL must keep its traces.
+type Place struct {
+	Micros int64 // since 1970, the database's clock
+	ID     ID
+}
+
+// The ends of every lane.
+var (
+	First = Place{Micros: math.MinInt64} // before all jobs
+	Last  = Place{Micros: math.MaxInt64} // behind all jobs
+)
+
+// Compare orders places.
+func (p Place) Compare(q Place) int {
+	return cmp.Or(cmp.Compare(p.Micros, q.Micros), bytes.Compare(p.ID[:], q.ID[:]))
+}
+
+// Before tells whether p comes before q.
+func (p Place) Before(q Place) bool { return p.Compare(q) < 0 }
+
+func (p Place) timestamp() pgtype.Timestamptz {
+	switch p.Micros {
+	case math.MinInt64:
+		return pgtype.Timestamptz{InfinityModifier: pgtype.NegativeInfinity, Valid: true}
+	case math.MaxInt64:
+		return pgtype.Timestamptz{InfinityModifier: pgtype.Infinity, Valid: true}
+	}
+	return pgtype.Timestamptz{Time: time.UnixMicro(p.Micros), Valid: true}
+}
+
+// placeAt is the place of a row that waits since the time given.
+func placeAt(since pgtype.Timestamptz, id ID) Place {
+	switch since.InfinityModifier {
+	case pgtype.NegativeInfinity:
+		return Place{Micros: math.MinInt64, ID: id}
+	case pgtype.Infinity:
+		return Place{Micros: math.MaxInt64, ID: id}
+	}
+	return Place{Micros: since.Time.UnixMicro(), ID: id}
+}
+
+// Lane is one service's place in a claim: how many of its waiting jobs the
+// agent has room for. A switched-off, throttled or full lane is left out of
+// the claim, so however many jobs wait in it they cost the others nothing.
+type Lane struct {
+	Service string        // as rows spell it
+	Type    ExecutionType // what the registry says runs it; written to the row
+	Room    int           // at least 1
+	From    Place         // the jobs behind this place
+	Gates   Gates         // of a gated lane
+}
+
+// Claim asks for waiting jobs. The zero value claims nothing.
+type Claim struct {
+	Lanes []Lane
+	Limit int    // at most this many jobs over all Lanes
+	Gated []Lane // lanes whose gates are to be asked first; each has room of its own
+}
+
+// The switches and the agent's own lease are read in the claim itself: a type
+// that was switched off is obeyed by the next claim after the commit, and an
+// agent that was given up for dead gets nothing. The rows are updated where
+// they were locked, without a second search by id.
+const claimSQL = `
+WITH lane AS MATERIALIZED (
+    SELECT l.service, l.type, l.room, l.from_place, l.from_id
+      FROM unnest($2::text[], $3::text[], $4::int[], $5::timestamptz[], $6::uuid[])
+           WITH ORDINALITY AS l(service, type, room, from_place, from_id, n)
+      JOIN jobs.tb_execution_type t ON t.execution_type = l.type AND t.enabled
+     WHERE EXISTS (SELECT FROM jobs.tb_agent a WHERE a.id = $1 AND a.lease_expires_at > now())
+     ORDER BY l.n
+), picked AS MATERIALIZED (
+    SELECT j.place, lane.type
+      FROM lane CROSS JOIN LATERAL (
+           SELECT ctid AS place FROM jobs.tb_job_run
+            WHERE service_name = lane.service AND status = 'pending'
+              AND (coalesce(requeued_at, created_at, '-infinity'::timestamptz), id) > (lane.from_place, lane.from_id)
+            ORDER BY coalesce(requeued_at, created_at, '-infinity'::timestamptz), id
+            LIMIT lane.room
+              FOR UPDATE SKIP LOCKED) j
+     LIMIT $7
+)
+UPDATE jobs.tb_job_run r
+   SET status = 'running', agent_id = $1, execution_type = picked.type,
+       attempts = coalesce(r.attempts, 0) + 1, max_attempts = coalesce(r.max_attempts, 3),
+       started_at = now(), completed_at = NULL, retry_at = NULL, updated_at = now()
+  FROM picked
+ WHERE r.ctid = picked.place
+RETURNING r.id, r.identifier, r.service_name, r.operation, r.input_data, r.runner_config, r.security_context,
+          r.attempts, r.max_attempts, coalesce(r.timeout_seconds, 0), r.tenant_id, r.correlation_id, r.idempotency_key,
+          coalesce(r.requeued_at, r.created_at, '-infinity'::timestamptz), r.started_at, r.ctid`
+
+const claimGatedSQL = `
+SELECT g.busy, g.opens_in, (g.job).id, (g.job).identifier, (g.job).service_name, (g.job).operation,
+       (g.job).input_data, (g.job).runner_config, (g.job).security_context, (g.job).attempts, (g.job).max_attempts,
+       coalesce((g.job).timeout_seconds, 0), (g.job).tenant_id, (g.job).correlation_id, (g.job).idempotency_key,
+       coalesce((g.job).requeued_at, (g.job).created_at, '-infinity'::timestamptz), (g.job).started_at
+  FROM jobs.claim_gated($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) g`
+
+func (c *Claim) queue(batch *pgx.Batch, agent ID, out *Exchanged) {
+	if len(c.Lanes) > 0 && c.Limit > 0 {
+		n := len(c.Lanes)
+		services, types, rooms := make([]string, n), make([]string, n), make([]int32, n)
+		places, ids := make([]pgtype.Timestamptz, n), make([]ID, n)
+		for i := range c.Lanes {
+			l := &c.Lanes[i]
+			services[i], types[i], rooms[i] = l.Service, string(l.Type), int32(l.Room)
+			places[i], ids[i] = l.From.timestamp(), l.From.ID
+		}
+		batch.Queue(claimSQL, agent, services, types, rooms, places, ids, int32(c.Limit)).Query(func(rows pgx.Rows) error {
+			out.Claimed = make([]*Job, 0, min(c.Limit, 256))
+			for rows.Next() {
+				r := &row{}
+				if err := rows.Scan(r.columns(&r.place)...); err != nil {
+					return err
+				}
+				out.Claimed = append(out.Claimed, r.done())
+			}
+			return rows.Err()
+		})
+	}
+	for i := range c.Gated {
+		l := &c.Gated[i]
+		g := l.Gates
+		batch.Queue(claimGatedSQL, agent, l.Service, l.Type, int32(l.Room), l.From.timestamp(), l.From.ID,
+			int32(g.PerMinute), int32(g.PerHour), int32(g.Threshold), g.Recovery.Seconds()).Query(func(rows pgx.Rows) error {
+			return readGated(rows, l.Service, out)
+		})
+	}
+}
+
+// readGated reads what jobs.claim_gated returns: the claimed jobs, and one row
+// without a job about the lane.
+func readGated(rows pgx.Rows, service string, out *Exchanged) error {
+	gate := Gate{Service: service}
+	for rows.Next() {
+		if rows.RawValues()[2] == nil {
+			var opens *float64
+			if err := rows.Scan(&gate.Busy, &opens, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil); err != nil {
+				return err
+			}
+			if opens != nil {
+				gate.Opens = time.Duration(*opens * float64(time.Second))
+			}
+			continue
+		}
+		r := &row{}
+		if err := rows.Scan(append([]any{nil, nil}, r.columns()...)...); err != nil {
+			return err
+		}
+		out.Claimed = append(out.Claimed, r.done())
+		gate.Claimed++
+	}
+	out.Gates = append(out.Gates, gate)
+	return rows.Err()
+}
+
+// row is a claimed row on its way to a Job.
+type row struct {
+	Job
+	since                    pgtype.Timestamptz
+	tenant                   pgtype.UUID
+	correlation, idempotency *string
+}
+
+func (r *row) columns(more ...any) []any {
+	return append([]any{&r.ID, &r.Identifier, &r.Service, &r.Operation, (*[]byte)(&r.Input), (*[]byte)(&r.RunnerConfig),
+		(*[]byte)(&r.SecurityContext), &r.Attempt, &r.MaxAttempts, &r.TimeoutSeconds, &r.tenant, &r.correlation,
+		&r.idempotency, &r.since, &r.StartedAt}, more...)
+}
+
+func (r *row) done() *Job {
+	j := &r.Job
+	j.Place = placeAt(r.since, j.ID)
+	if j.CreatedAt = r.since.Time; r.since.InfinityModifier != pgtype.Finite {
+		j.CreatedAt = j.StartedAt
+	}
+	if r.tenant.Valid {
+		j.TenantID = ID(r.tenant.Bytes).String()
+	}
+	if r.correlation != nil {
+		j.CorrelationID = *r.correlation
+	}
+	if r.idempotency != nil {
+		j.IdempotencyKey = *r.idempotency
+	}
+	return j
+}
+
+// places are where the claims left the completed jobs' rows. A job of a gated
+// lane has none; the search by id finds it.
+func places(done []Completion) []pgtype.TID {
+	out := make([]pgtype.TID, len(done))
+	for i := range done {
+		out[i] = done[i].Job.place
+		out[i].Valid = true
+	}
+	return out
+}
+
+// Patience is how long a connection waits for what may never come.
+type Patience struct {
+	Network time.Duration // for a silent peer, on both sides; and for a client that stopped in the middle of a transaction
+	Lock    time.Duration // for somebody else's lock; Locked tells such an error
+}
+
+// Connect opens a connection for exchanges. A network that fails silently, a
+// client that is frozen, or somebody's lock can hold one up for so long and no
+// longer.
+func Connect(ctx context.Context, config *pgx.ConnConfig, p Patience) (*pgx.Conn, error) {
+	config = config.Copy()
+	network := strconv.FormatInt(p.Network.Milliseconds(), 10)
+	third := max(time.Second, p.Network/3)
+	seconds := strconv.Itoa(int(third.Seconds()))
+	for name, value := range map[string]string{
+		"idle_in_transaction_session_timeout": network, "tcp_user_timeout": network,
+		"lock_timeout":        strconv.FormatInt(p.Lock.Milliseconds(), 10),
+		"tcp_keepalives_idle": seconds, "tcp_keepalives_interval": seconds, "tcp_keepalives_count": "2",
+	} {
+		config.RuntimeParams[name] = value
+	}
+	dialer := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true,
+		Idle: third, Interval: third, Count: 2}}
+	config.DialFunc = dialer.DialContext
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the database: %w", err)
+	}
+	tid, _ := conn.TypeMap().TypeForName("tid")
+	conn.TypeMap().RegisterType(&pgtype.Type{Name: "_tid", OID: tidArrayOID, Codec: &pgtype.ArrayCodec{ElementType: tid}})
+	return conn, nil
+}
+
+// tidArrayOID is the type tid[] of every PostgreSQL (pg_type.dat), which pgx
+// does not know by itself.
+const tidArrayOID = 1010

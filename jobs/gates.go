@@ -1,0 +1,121 @@
+package jobs
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Gates bound what all agents together may start of a service. Zero values
+// bound nothing.
+type Gates struct {
+	PerMinute int           // jobs in any sliding minute (rate_limit_per_minute)
+	PerHour   int           // jobs in any sliding hour (max_invocations_per_hour)
+	Threshold int           // failures in a row that open the circuit (failure_threshold)
+	Recovery  time.Duration // how long it stays open before one job tries (recovery_timeout)
+}
+
+// Bounded tells whether each claim must be counted for all agents.
+func (g Gates) Bounded() bool { return g.PerMinute > 0 || g.PerHour > 0 }
+
+// Gate is what a claim found of a gated lane.
+type Gate struct {
+	Service string
+	Claimed int
+	Busy    bool          // another agent is claiming from it now: nothing was looked at
+	Opens   time.Duration // until it lets the next job through; 0: it is open
+}
+
+// Circuit is what the ends of a service's attempts mean for its circuit.
+type Circuit struct {
+	Service  string
+	Reset    bool // one ended well: whatever failed before does not count
+	Failures int  // that came after it, or in all
+}
+
+const resetCircuitsSQL = `
+UPDATE jobs.tb_lane SET failures_in_row = 0, open_until = NULL, probe_until = NULL, updated_at = now()
+ WHERE service_name = ANY ($1) AND failures_in_row > 0`
+
+const failCircuitSQL = `
+UPDATE jobs.tb_lane
+   SET failures_in_row = failures_in_row + $2, probe_until = NULL, updated_at = now(),
+       open_until = CASE WHEN failures_in_row + $2 >= failure_threshold AND (open_until IS NULL OR open_until <= now())
+                         THEN now() + make_interval(secs => recovery_seconds) ELSE open_until END
+ WHERE service_name = $1 AND failure_threshold > 0`
+
+// queueCircuits counts for the circuits, in one order for all agents.
+func queueCircuits(batch *pgx.Batch, circuits []Circuit) {
+	slices.SortFunc(circuits, func(a, b Circuit) int { return cmp.Compare(a.Service, b.Service) })
+	var well []string
+	for _, c := range circuits {
+		if c.Reset {
+			well = append(well, c.Service)
+		}
+	}
+	if len(well) > 0 {
+		batch.Queue(resetCircuitsSQL, well)
+	}
+	for _, c := range circuits {
+		if c.Failures > 0 {
+			batch.Queue(failCircuitSQL, c.Service, int32(c.Failures))
+		}
+	}
+}
+
+// LaneSettings is what the registry says of a lane, for the table of lanes.
+type LaneSettings struct {
+	Service     string
+	Type        ExecutionType
+	Concurrency int
+	Gates       Gates
+}
+
+const publishLanesSQL = `
+INSERT INTO jobs.tb_lane AS l (service_name, execution_type, registry_hash, concurrency, rate_limit_per_minute,
+       max_invocations_per_hour, failure_threshold, recovery_seconds)
+SELECT service, type, $1, concurrency, per_minute, per_hour, threshold, recovery
+  FROM unnest($2::text[], $3::text[], $4::int[], $5::int[], $6::int[], $7::int[], $8::int[])
+       AS n(service, type, concurrency, per_minute, per_hour, threshold, recovery)
+ ORDER BY service
+ON CONFLICT (service_name) DO UPDATE
+   SET execution_type = excluded.execution_type, registry_hash = excluded.registry_hash,
+       concurrency = excluded.concurrency, rate_limit_per_minute = excluded.rate_limit_per_minute,
+       max_invocations_per_hour = excluded.max_invocations_per_hour,
+       failure_threshold = excluded.failure_threshold, recovery_seconds = excluded.recovery_seconds, updated_at = now()
+ WHERE l.registry_hash <> excluded.registry_hash`
+
+// PublishLanes writes the lanes of the registry with the hash given, so that
+// all agents count together and screens can say why jobs wait. Lanes that
+// stand there already cost nothing.
+func PublishLanes(ctx context.Context, conn *pgx.Conn, hash string, lanes []LaneSettings) error {
+	n := len(lanes)
+	services, types := make([]string, n), make([]string, n)
+	numbers := make([][]int32, 5)
+	for i := range numbers {
+		numbers[i] = make([]int32, n)
+	}
+	for i, l := range lanes {
+		services[i], types[i] = l.Service, string(l.Type)
+		for k, v := range []int{l.Concurrency, l.Gates.PerMinute, l.Gates.PerHour, l.Gates.Threshold,
+			int(l.Gates.Recovery.Seconds())} {
+			numbers[k][i] = int32(v)
+		}
+	}
+	_, err := conn.Exec(ctx, publishLanesSQL, hash, services, types, numbers[0], numbers[1], numbers[2], numbers[3], numbers[4])
+	return err
+}
+
+const trippedSQL = `SELECT service_name FROM jobs.tb_lane WHERE failure_threshold > 0 AND failures_in_row >= failure_threshold`
+
+// Tripped lists the services whose circuit is not closed.
+func Tripped(ctx context.Context, db Querier) ([]string, error) {
+	rows, err := db.Query(ctx, trippedSQL)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
+}
