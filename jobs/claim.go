@@ -234,6 +234,10 @@ func Connect(ctx context.Context, config *pgx.ConnConfig, p Patience) (*pgx.Conn
 		"idle_in_transaction_session_timeout": network, "tcp_user_timeout": network,
 		"lock_timeout":        strconv.FormatInt(p.Lock.Milliseconds(), 10),
 		"tcp_keepalives_idle": seconds, "tcp_keepalives_interval": seconds, "tcp_keepalives_count": "2",
+		// Every statement here walks an index or knows the row's place. A plan
+		// made once does for all, whatever the statistics of a young table say.
+		"plan_cache_mode": "force_generic_plan", "jit": "off", "enable_seqscan": "off", "enable_bitmapscan": "off",
+		"enable_hashjoin": "off", "enable_mergejoin": "off",
 	} {
 		config.RuntimeParams[name] = value
 	}
