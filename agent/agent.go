@@ -30,21 +30,25 @@ type Agent struct {
 	exchanging sync.RWMutex
 	doubt      atomic.Bool // a claim's answer was lost
 
-	pulse    chan time.Duration // a heartbeat is wanted in so long
-	chore    chan time.Duration // a retry is due in so long
-	circuits atomic.Bool        // some circuit may have changed
-	fullLook atomic.Int64       // nanoseconds that the last look through whole lanes took
-	counts   counts
-	halt     chan struct{} // closed when running jobs shall stop at once
-	haltOne  sync.Once
+	pulse     chan time.Duration // a heartbeat is wanted in so long
+	chore     chan time.Duration // a retry is due in so long
+	circuits  atomic.Bool        // some circuit may have changed
+	fullLook  atomic.Int64       // nanoseconds that the last look through whole lanes took
+	counts    counts
+	vitals    *vitals
+	failures  failureLog
+	exchanges exchangeLog
+	halt      chan struct{} // closed when running jobs shall stop at once
+	haltOne   sync.Once
 
-	mu       sync.Mutex
-	rejected string // why the registry file on disk is not applied
-	draining bool
-	wanted   string // by operators
-	shown    string // the state that the last heartbeat told
-	reloadAt *time.Time
-	reload   func() // looks at the registry file; nil: nobody follows it
+	mu        sync.Mutex
+	rejected  string    // why the registry file on disk is not applied
+	appliedAt time.Time // when the one in use was
+	draining  bool
+	wanted    string // by operators
+	shown     string // the state that the last heartbeat told
+	reloadAt  *time.Time
+	reload    func() // looks at the registry file; nil: nobody follows it
 
 	// The rest is keepLease's own.
 	polled    time.Time
@@ -55,6 +59,7 @@ type Agent struct {
 // counts are what happened since the start.
 type counts struct {
 	takenOver, leasesLost, lateResults atomic.Int64
+	applied, rejected                  atomic.Int64 // registry files
 }
 
 // New checks the options; it starts nothing and connects to nothing.
@@ -68,7 +73,8 @@ func New(o Options) (*Agent, error) {
 	}
 	conn.RuntimeParams["application_name"] = "specql-agent " + o.Name
 	a := &Agent{opt: o, log: o.Log, conn: conn, runners: map[jobs.ExecutionType]runners.Runner{},
-		ledger: newLedger(o.Slots, o.Connections, o.types()), pulse: make(chan time.Duration, 1), chore: make(chan time.Duration, 1), wanted: jobs.AgentRunning, halt: make(chan struct{})}
+		ledger: newLedger(o.Slots, o.Connections, o.types()), pulse: make(chan time.Duration, 1), chore: make(chan time.Duration, 1), wanted: jobs.AgentRunning, halt: make(chan struct{}),
+		vitals: newVitals(), appliedAt: time.Now()}
 	for _, r := range o.Runners {
 		a.runners[r.Type()] = r
 	}
@@ -80,8 +86,9 @@ func New(o Options) (*Agent, error) {
 // under way keep the snapshot that they were started with.
 func (a *Agent) Apply(config *registry.Config) {
 	a.mu.Lock()
-	a.opt.Config, a.rejected = config, ""
+	a.opt.Config, a.rejected, a.appliedAt = config, "", time.Now()
 	a.mu.Unlock()
+	a.counts.applied.Add(1)
 	a.ledger.apply(config)
 	a.pulseIn(0)
 	a.log.Info("registry applied", "file", config.File, "hash", config.Hash, "services", len(config.Services))
@@ -93,6 +100,7 @@ func (a *Agent) Reject(reason string) {
 	a.mu.Lock()
 	a.rejected = reason
 	a.mu.Unlock()
+	a.counts.rejected.Add(1)
 	a.pulseIn(0)
 	a.log.Error("registry not applied, the last good one goes on", "reason", reason)
 }
@@ -124,6 +132,8 @@ func (a *Agent) Run(ctx context.Context) error {
 		first.Close(context.WithoutCancel(ctx))
 		return err
 	}
+	a.vitals.connected(forHeartbeats)
+	a.vitals.renew()
 	a.log.Info("agent started", "name", a.opt.Name, "slots", a.opt.Slots, "types", a.opt.types(), "lease", a.opt.Lease)
 
 	// Heartbeats and exchanges outlive ctx: they end when the drain is over.
@@ -211,7 +221,13 @@ func (a *Agent) connect(ctx context.Context) (*pgx.Conn, error) {
 // reconnect tries until it has a connection or ctx ends.
 func (a *Agent) reconnect(ctx context.Context, what string, cause error) *pgx.Conn {
 	wait := 50 * time.Millisecond
+	if cause != nil && ctx.Err() == nil {
+		a.vitals.disconnected(what)
+	}
 	for ctx.Err() == nil {
+		if what == forHeartbeats {
+			a.vitals.alive()
+		}
 		if cause != nil && !errors.Is(cause, context.Canceled) {
 			a.log.Warn("database connection lost", "for", what, "error", cause, "again_in", wait)
 		}
@@ -224,6 +240,7 @@ func (a *Agent) reconnect(ctx context.Context, what string, cause error) *pgx.Co
 		conn, err := a.connect(attempt)
 		cancel()
 		if err == nil {
+			a.vitals.connected(what)
 			return conn
 		}
 		cause, wait = err, min(2*wait, 5*time.Second)

@@ -23,31 +23,30 @@ var (
 
 // run makes one attempt and settles it with the ledger.
 func (a *Agent) run(at *attempt) {
-	ctx, cancel := context.WithCancelCause(context.Background())
-	defer cancel(nil)
-	a.ledger.start(at, cancel)
-	if a.halted() { // the stop came between claim and start
-		cancel(errDrained)
-	}
+	task, err := a.resolve(at)
 	began := time.Now()
-	result, err := a.call(ctx, at)
+	stoppable := &attemptContext{deadline: began.Add(task.Timeout)}
+	defer stoppable.release()
+	a.ledger.start(at, stoppable.end)
+	if a.halted() { // the stop came between claim and start
+		stoppable.end(errDrained)
+	}
+	ctx, span := a.begin(stoppable, at)
+	var result runners.Result
+	if err == nil {
+		result, err = a.call(ctx, task)
+	}
 	took := time.Since(began)
 	result.Usage.DurationSeconds = took.Seconds()
+	end := endOf(ctx, err)
+	a.end(span, at, end, err, took)
 
-	if ctx.Err() != nil && err != nil {
-		switch cause := context.Cause(ctx); {
-		case errors.Is(cause, errCancelled):
-			a.ledger.finish(at, outcome{}, nil)
-			return
-		case errors.Is(cause, errDrained):
-			a.ledger.finish(at, outcome{handBack: true}, nil)
-			return
-		case errors.Is(cause, errLeaseGone):
-			a.ledger.finish(at, outcome{}, nil)
-			return
-		}
+	switch end {
+	case completed, failed:
+		a.settle(at, result, err, took)
+	default:
+		a.ledger.finish(at, outcome{handBack: end == handedBack}, func(l *ledger) { l.countStop(at, end) })
 	}
-	a.settle(at, result, err, took)
 }
 
 // settle turns the attempt's outcome into the row's new state.
@@ -55,16 +54,16 @@ func (a *Agent) settle(at *attempt, result runners.Result, err error, took time.
 	job := at.job
 	rule, offered, violated := runners.Violation(err)
 	end := jobs.Completion{Job: job, Duration: took}
-	end.Usage, _ = json.Marshal(result.Usage)
+	end.Usage = result.Usage.JSON()
 	end.Security = security(result.Security, rule, offered, violated)
-	output, storeErr := storable(result.Output)
-	end.Output = output
-	if err == nil && storeErr != nil {
-		err = &runners.FinalError{Err: storeErr}
-	}
-	tally := func(m metrics) {
-		count(m.at(at.lane.typ, job.Service, job.Operation), err == nil, violated,
+	end.Output = result.Output
+	dead := false
+	tally := func(l *ledger) {
+		count(l.metrics.at(at.lane.typ, job.Service, job.Operation), err == nil, violated,
 			job.StartedAt.Sub(job.CreatedAt), took, result.Usage)
+		if err != nil {
+			l.countFailure(at, rule, dead)
+		}
 	}
 	if err == nil {
 		a.ledger.finish(at, outcome{completed: &end, circuit: well}, tally)
@@ -72,9 +71,11 @@ func (a *Agent) settle(at *attempt, result runners.Result, err error, took time.
 	}
 	failure := jobs.Failure{Completion: end, Error: printable(err.Error()), Violation: rule,
 		Final: !runners.Retryable(err) || a.spent(at), RetryIn: a.backoff(job.Attempt, err)}
-	if !failure.Final && job.Attempt < job.MaxAttempts {
+	dead = failure.Final || job.Attempt >= job.MaxAttempts
+	if !dead {
 		a.choreIn(failure.RetryIn)
 	}
+	a.tellFailure(at, &failure, dead)
 	o := outcome{failed: &failure}
 	if runners.Retryable(err) && !violated { // else it says something of the job, not of its service
 		o.circuit = failing
@@ -82,33 +83,39 @@ func (a *Agent) settle(at *attempt, result runners.Result, err error, took time.
 	a.ledger.finish(at, o, tally)
 }
 
-// call resolves the job in its snapshot and runs it, a panic of the runner
-// being a failure like any other.
-func (a *Agent) call(ctx context.Context, at *attempt) (result runners.Result, err error) {
+// resolve finds what the job asks for in the snapshot that it was claimed with.
+func (a *Agent) resolve(at *attempt) (runners.Call, error) {
 	job := at.job
 	service, ok := at.config.Service(job.Service)
 	if !ok {
-		return result, &runners.ConfigError{Service: job.Service, Problem: "the registry does not have it"}
+		return runners.Call{Job: job}, &runners.ConfigError{Service: job.Service, Problem: "the registry does not have it"}
 	}
 	op, ok := service.Operation(job.Operation)
 	if !ok {
-		return result, &runners.ConfigError{Service: service.Name,
+		return runners.Call{Job: job}, &runners.ConfigError{Service: service.Name,
 			Problem: fmt.Sprintf("it has no operation %q: add it to the service's operations in the registry", job.Operation)}
 	}
-	runner := a.runners[service.ExecutionType]
-	timeout := service.TimeoutFor(op, job.TimeoutSeconds)
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
+	return runners.Call{Job: job, Service: service, Operation: op, Timeout: service.TimeoutFor(op, job.TimeoutSeconds)}, nil
+}
+
+// call runs the job, a panic of the runner being a failure like any other.
+func (a *Agent) call(ctx context.Context, task runners.Call) (result runners.Result, err error) {
+	service := task.Service
 	defer func() {
 		if p := recover(); p != nil {
-			a.log.Error("runner panicked", "service", service.Name, "job", job.ID.String(), "panic", p, "stack", string(debug.Stack()))
+			a.log.Error("runner panicked", "service", service.Name, "job", task.Job.ID.String(), "panic", p, "stack", string(debug.Stack()))
 			err = &runners.FinalError{Err: fmt.Errorf("the %s runner panicked: %v", service.ExecutionType, p)}
 		}
 		if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) && errors.Is(err, context.DeadlineExceeded) {
-			err = fmt.Errorf("timed out after %s: %w", timeout, err)
+			err = fmt.Errorf("timed out after %s: %w", task.Timeout, err)
 		}
 	}()
-	return runner.Run(ctx, runners.Call{Job: job, Service: service, Operation: op, Timeout: timeout})
+	result, err = a.runners[service.ExecutionType].Run(ctx, task)
+	output, unstorable := storable(result.Output)
+	if result.Output = output; err == nil && unstorable != nil {
+		err = &runners.FinalError{Err: unstorable}
+	}
+	return result, err
 }
 
 // spent tells whether the operation's max_retries is used up.

@@ -63,12 +63,13 @@ func (a *Agent) keepLease(ctx context.Context, conn *pgx.Conn) {
 			conn.Close(context.WithoutCancel(ctx))
 		}
 	}()
-	renewed := time.Now()
+	defer a.vitals.sign.Store(0)
 	beat, chores := newAlarm(0), newAlarm(a.opt.Lease)
 	defer beat.Stop()
 	defer chores.Stop()
 	for {
 		var err error
+		a.vitals.alive()
 		select {
 		case <-ctx.Done():
 			return
@@ -82,7 +83,7 @@ func (a *Agent) keepLease(ctx context.Context, conn *pgx.Conn) {
 			beat.set(a.interval())
 			var due time.Duration
 			if due, err = a.beat(ctx, conn); err == nil {
-				renewed = time.Now()
+				a.vitals.renew()
 				chores.sooner(due)
 			}
 		case <-chores.C:
@@ -98,7 +99,7 @@ func (a *Agent) keepLease(ctx context.Context, conn *pgx.Conn) {
 			a.loseLease()
 			registering, cancel := context.WithTimeout(ctx, a.opt.Lease/3)
 			if err := jobs.Register(registering, conn, a.info(), a.opt.Lease); err == nil {
-				renewed = time.Now()
+				a.vitals.renew()
 			}
 			cancel()
 			beat.set(earliestPulse)
@@ -106,7 +107,7 @@ func (a *Agent) keepLease(ctx context.Context, conn *pgx.Conn) {
 			return
 		default:
 			conn.Close(context.WithoutCancel(ctx))
-			if conn = a.reconnectFor(ctx, renewed.Add(a.opt.Lease), err); conn == nil {
+			if conn = a.reconnectFor(ctx, a.vitals.renewedAt().Add(a.opt.Lease), err); conn == nil {
 				return
 			}
 			beat.set(0)
@@ -219,7 +220,7 @@ func (a *Agent) reconnectFor(ctx context.Context, expiry time.Time, cause error)
 		}
 	})
 	defer stop.Stop()
-	return a.reconnect(ctx, "heartbeats", cause)
+	return a.reconnect(ctx, forHeartbeats, cause)
 }
 
 // loseLease gives up what the old incarnation runs and becomes a new one.

@@ -39,7 +39,10 @@ type ledger struct {
 	aside   map[*aside]bool     // results that wait until they are to be sent again
 	metrics metrics
 	flushed time.Time
-	signal  chan struct{} // something may be to do; capacity: the number of loops
+
+	totals    totals
+	unwritten []jobs.Metric // the totals have them; the table does not yet
+	signal    chan struct{} // something may be to do; capacity: the number of loops
 }
 
 // outbox holds what an incarnation finished and has not yet recorded.
@@ -56,7 +59,7 @@ func (o *outbox) len() int { return len(o.completed) + len(o.failed) + len(o.han
 func newLedger(slots, loops int, types []jobs.ExecutionType) *ledger {
 	l := &ledger{free: slots, types: map[jobs.ExecutionType]bool{}, byName: map[string]*lane{}, woken: jobs.Last,
 		running: map[jobs.ID]*attempt{}, results: map[jobs.ID]*outbox{}, aside: map[*aside]bool{}, metrics: metrics{},
-		signal: make(chan struct{}, loops)}
+		totals: totals{}, signal: make(chan struct{}, loops)}
 	for _, t := range types {
 		l.types[t] = true
 	}
@@ -69,6 +72,7 @@ func (l *ledger) apply(config *registry.Config) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.config = config
+	l.totals.forget(config)
 	l.lanes = make([]*lane, 0, len(config.Services))
 	for _, s := range config.Services {
 		if !l.types[s.ExecutionType] {

@@ -16,7 +16,8 @@ import (
 // anything to do, and blocks only when there is not. Under load the results
 // of one round trip's time make the next batch.
 func (a *Agent) exchange(ctx context.Context) {
-	conn := a.reconnect(ctx, "the queue", nil)
+	conn := a.reconnect(ctx, forQueue, nil)
+	busy := a.vitals.loop()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	var gates time.Duration // when a lane's gates open
@@ -34,10 +35,13 @@ func (a *Agent) exchange(ctx context.Context) {
 			continue
 		}
 		var err error
-		if gates, err = a.carryOut(ctx, conn, req); err != nil {
+		busy.Store(a.vitals.now())
+		gates, err = a.carryOut(ctx, conn, req)
+		busy.Store(0)
+		if err != nil {
 			conn.Close(context.WithoutCancel(ctx))
 			a.doubt.Store(a.doubt.Load() || req.asks())
-			conn = a.reconnect(ctx, "the queue", err)
+			conn = a.reconnect(ctx, forQueue, err)
 		}
 		if a.doubt.Load() && conn != nil {
 			a.recover(ctx, conn)
@@ -63,17 +67,24 @@ func (a *Agent) await(timer *time.Timer, d time.Duration) {
 	}
 }
 
+// gatherFor is how long gather waits for one more result.
+const gatherFor = 20 * time.Microsecond
+
 // gather lets attempts that end at once do so before the next exchange, which
 // then takes their results along: it yields for as long as results come in.
 // Attempts that take longer are not waited for.
 func (a *Agent) gather() {
-	before := -1
+	before, last := -1, time.Now()
 	for {
 		running, ended := a.ledger.state()
-		if running == 0 || ended <= before {
+		switch now := time.Now(); {
+		case running == 0:
+			return
+		case ended > before:
+			before, last = ended, now
+		case now.Sub(last) > gatherFor:
 			return
 		}
-		before = ended
 		runtime.Gosched()
 	}
 }
@@ -96,6 +107,9 @@ func (a *Agent) carryOut(ctx context.Context, conn *pgx.Conn, req *request) (gat
 	defer cancel()
 	began := time.Now()
 	out, err := req.exchange.Do(deadline, conn, req.agent)
+	if err == nil {
+		a.exchanges.add(time.Since(began), req.out.len(), len(out.Claimed))
+	}
 	if req.full() {
 		a.fullLook.Store(int64(time.Since(began)))
 	}
@@ -148,7 +162,7 @@ func (a *Agent) recover(ctx context.Context, conn *pgx.Conn) {
 
 // listen keeps the subscription to wake-ups and control messages.
 func (a *Agent) listen(ctx context.Context) {
-	conn := a.reconnect(ctx, "wake-ups", nil)
+	conn := a.reconnect(ctx, forWakeUps, nil)
 	for conn != nil {
 		listening := func() { // what was said before is looked for
 			a.circuits.Store(true)
@@ -157,7 +171,7 @@ func (a *Agent) listen(ctx context.Context) {
 		}
 		err := jobs.Listen(ctx, conn, listening, a.obeySignal)
 		conn.Close(context.WithoutCancel(ctx))
-		conn = a.reconnect(ctx, "wake-ups", err)
+		conn = a.reconnect(ctx, forWakeUps, err)
 	}
 }
 

@@ -37,9 +37,11 @@ func count(m *jobs.Metric, ok, violation bool, wait, took time.Duration, u runne
 	if violation {
 		m.Violations++
 	}
+	wait = max(0, wait)
 	m.Busy += took
+	m.Waited += wait
 	m.Duration.Add(took)
-	m.Wait.Add(max(0, wait))
+	m.Wait.Add(wait)
 	if u.CPUUsagePercent != nil {
 		m.CPUPercentSum += *u.CPUUsagePercent
 		m.CPUSamples++
@@ -65,21 +67,10 @@ func (m metrics) drain() []jobs.Metric {
 	return out
 }
 
-// merge puts back what could not be written.
-func (m metrics) merge(back []jobs.Metric) {
-	for i := range back {
-		b := &back[i]
-		v := m.at(b.Type, b.Service, b.Operation)
-		v.Completed += b.Completed
-		v.Failed += b.Failed
-		v.Violations += b.Violations
-		v.Busy += b.Busy
-		v.CPUPercentSum += b.CPUPercentSum
-		v.CPUSamples += b.CPUSamples
-		v.MemoryMBSum += b.MemoryMBSum
-		v.MemorySamples += b.MemorySamples
-		v.MemoryMBPeak = max(v.MemoryMBPeak, b.MemoryMBPeak)
-		v.Duration.Merge(b.Duration[:])
-		v.Wait.Merge(b.Wait[:])
+// merge adds what others counted.
+func (m metrics) merge(others []jobs.Metric) {
+	for i := range others {
+		o := &others[i]
+		m.at(o.Type, o.Service, o.Operation).Merge(o)
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"os"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/specql/specql-ops/jobs"
 	"github.com/specql/specql-ops/registry"
 	"github.com/specql/specql-ops/runners"
@@ -28,6 +30,7 @@ type Options struct {
 	RetryBase   time.Duration // backoff before the first retry, doubled each time; 1 s
 	RetryCap    time.Duration // longest backoff; 10 min
 	Log         *slog.Logger  // discarded when nil
+	Tracer      trace.Tracer  // makes a span an attempt; nil: none
 }
 
 func (o *Options) validate() error {

@@ -63,13 +63,11 @@ func (l *ledger) start(a *attempt, cancel context.CancelCauseFunc) {
 }
 
 // finish takes an attempt's end.
-func (l *ledger) finish(a *attempt, o outcome, tally func(metrics)) {
+func (l *ledger) finish(a *attempt, o outcome, tally func(*ledger)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.running, a.job.ID)
-	if tally != nil {
-		tally(l.metrics)
-	}
+	tally(l)
 	if o.completed == nil && o.failed == nil && !o.handBack {
 		l.free++
 		a.lane.running--

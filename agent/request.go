@@ -43,11 +43,11 @@ func (l *ledger) take(now time.Time) (req *request, again time.Duration, ok bool
 	if req.agent == l.agent && !l.closed && !l.paused {
 		again = l.takeRoom(req, now)
 	}
-	due := len(l.metrics) > 0 && (now.Sub(l.flushed) >= metricsEvery || l.closed)
+	due := l.tallied() && (now.Sub(l.flushed) >= metricsEvery || l.closed)
 	if due {
-		req.exchange.Metrics = l.metrics.drain()
+		req.exchange.Metrics = l.drainTally()
 		l.flushed = now
-	} else if len(l.metrics) > 0 && again == 0 {
+	} else if l.tallied() && again == 0 {
 		again = metricsEvery
 	}
 	return req, again, req.out.len() > 0 || req.asks() || due
@@ -238,7 +238,7 @@ func (l *ledger) undo(req *request) {
 	defer l.mu.Unlock()
 	l.undoClaimLocked(req)
 	l.putBack(req.agent, req.out)
-	l.metrics.merge(req.exchange.Metrics)
+	l.unwritten = append(l.unwritten, req.exchange.Metrics...)
 }
 
 // putBack takes results again that were handed out.

@@ -1,76 +1,152 @@
-// Command bench measures the queue on a private PostgreSQL with its default
-// settings. Every row is a ratio of two measurements taken in turn within one
-// run, against a floor that does no more than it must: machines differ and
-// are noisy, ratios are not.
+// Command bench measures the queue on a private PostgreSQL at its default
+// settings, synchronous commit on, and tells which figures are what they
+// should be. It ends with status 1 when one is not.
+//
+// Machines differ and are noisy, so nearly every figure is a ratio: the median
+// of some measurements over the median of others that were taken in turn with
+// them, in the same run, from copies of the same rows. What the queue is held
+// against is a floor that does no more than it must, or River, another Go job
+// queue on PostgreSQL, at the settings that suit it best.
 package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
-
-	"github.com/jackc/pgx/v5"
-
-	"github.com/specql/specql-ops/internal/devdb"
-	"github.com/specql/specql-ops/migrations"
 )
 
+// benchmark is a group of figures that can be measured alone.
+type benchmark struct {
+	name, about string
+	run         func(context.Context, *lab) error
+}
+
+var benchmarks = []benchmark{
+	{"throughput", "no-op jobs drained from a backlog: agent, bare loop, River", throughput},
+	{"http", "the same with the http runner, against bare loop and bare client together", throughHTTP},
+	{"latency", "commit to start of single jobs, agent idle", latency},
+	{"arrivals", "commit to start at 1,000 jobs a second, arriving steadily", arrivals},
+	{"growth", "the agent beside finished rows, jobs that may not run and an old snapshot", growth},
+	{"console", "what the console's pages ask, beside finished rows", console},
+	{"idle", "queries, CPU and memory of both programs without work", idle},
+}
+
+// sizes say how much is measured.
+type sizes struct {
+	rounds     int           // measurements of each side
+	jobs       int           // of a drain at 2000 slots
+	httpJobs   int           // of a drain through the http runner
+	singles    int           // single jobs of a latency measurement
+	arrivals   time.Duration // of steady arrivals
+	finished   []int         // rows of the grown tables
+	ids        string        // of finished rows: default or ordered
+	crowd      int           // jobs that may not run
+	growthJobs int           // of a growth measurement
+	idle       time.Duration // that a program is watched
+}
+
+// errMissed says that a figure is not what it should be.
+var errMissed = errors.New("targets missed")
+
 func main() {
-	rounds := flag.Int("rounds", 5, "measurements of each side; the median counts")
-	jobs := flag.Int("jobs", 20000, "jobs in each throughput measurement")
-	singles := flag.Int("singles", 400, "jobs in each latency measurement")
-	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, *rounds, *jobs, *singles); err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
+	if err := run(ctx, os.Args[1:]); err != nil {
+		if !errors.Is(err, flag.ErrHelp) {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+		}
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, rounds, jobs, singles int) error {
-	server, err := devdb.Start(ctx, devdb.Options{Durable: true})
+func run(ctx context.Context, args []string) error {
+	chosen, sizes, err := parse(args)
 	if err != nil {
 		return err
 	}
-	defer server.Stop()
-	fmt.Printf("PostgreSQL %s at its defaults, synchronous commit on; median of %d rounds\n\n", server.Version(), rounds)
-	for _, slots := range []int{100, 2000} {
-		if err := throughput(ctx, server, rounds, jobs, slots); err != nil {
+	l, err := newLab(ctx, sizes)
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	for _, b := range chosen {
+		if err := b.run(ctx, l); err != nil {
 			return err
 		}
 	}
-	return latency(ctx, server, rounds, singles)
+	fmt.Printf("%s at its defaults, synchronous commit on; medians of %d rounds\n", l.server.Version(), sizes.rounds)
+	l.table.write(os.Stdout)
+	if n := l.table.missed(); n > 0 {
+		return fmt.Errorf("%d %w", n, errMissed)
+	}
+	return nil
 }
 
-// database makes a migrated database and returns a connection to it.
-func database(ctx context.Context, server *devdb.Server, name string) (string, *pgx.Conn, error) {
-	if err := server.CreateDatabase(ctx, name); err != nil {
-		return "", nil, err
+func parse(args []string) ([]benchmark, sizes, error) {
+	var s sizes
+	set := flag.NewFlagSet("bench", flag.ContinueOnError)
+	only := set.String("only", "", "measure only these, separated by commas")
+	set.IntVar(&s.rounds, "rounds", 3, "measurements of each side; their median counts")
+	set.IntVar(&s.jobs, "jobs", 200_000, "jobs of a drain at 2000 slots; half of them at 100 slots")
+	set.IntVar(&s.httpJobs, "http-jobs", 30_000, "jobs of a drain through the http runner")
+	set.IntVar(&s.singles, "singles", 300, "single jobs of a latency measurement")
+	set.DurationVar(&s.arrivals, "arrivals", 5*time.Second, "how long jobs arrive steadily")
+	finished := set.String("finished", "100000,1000000", "finished rows of the grown tables, separated by commas")
+	set.StringVar(&s.ids, "ids", "default", "ids of the finished rows: the table's default, which is random, or ordered by time")
+	set.IntVar(&s.crowd, "crowd", 1_000_000, "waiting jobs that may not run")
+	set.IntVar(&s.growthJobs, "growth-jobs", 100_000, "jobs of a growth measurement, a fifth of them at 100 slots")
+	set.DurationVar(&s.idle, "idle", 30*time.Second, "how long an idle program is watched")
+	full := set.Bool("full", false, "a grown table of 5,000,000 finished rows too; it takes some minutes to make")
+	set.Usage = func() { usage(set) }
+	if err := set.Parse(args); err != nil {
+		return nil, s, err
 	}
-	url := server.URL(name)
-	conn, err := pgx.Connect(ctx, url)
-	if err != nil {
-		return "", nil, err
+	for word := range strings.SplitSeq(*finished, ",") {
+		n, err := strconv.Atoi(word)
+		if err != nil || n < 1 {
+			return nil, s, fmt.Errorf("-finished: %q is not a number of rows", word)
+		}
+		s.finished = append(s.finished, n)
 	}
-	if _, err := migrations.Apply(ctx, conn, migrations.Options{}); err != nil {
-		return "", nil, err
+	if *full {
+		s.finished = append(s.finished, 5_000_000)
 	}
-	return url, conn, nil
+	if _, ok := idFrom[s.ids]; !ok {
+		return nil, s, fmt.Errorf("-ids: %q is neither default nor ordered", s.ids)
+	}
+	chosen, err := choose(*only)
+	return chosen, s, err
 }
 
-func median[T ~int64 | ~float64](v []T) T {
-	s := slices.Clone(v)
-	slices.Sort(s)
-	return s[len(s)/2]
+// choose finds the benchmarks of the names, all when there are none.
+func choose(only string) ([]benchmark, error) {
+	if only == "" {
+		return benchmarks, nil
+	}
+	var chosen []benchmark
+	for name := range strings.SplitSeq(only, ",") {
+		i := slices.IndexFunc(benchmarks, func(b benchmark) bool { return b.name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("-only: there is no %q: see -help", name)
+		}
+		chosen = append(chosen, benchmarks[i])
+	}
+	return chosen, nil
 }
 
-func quantile(v []time.Duration, q float64) time.Duration {
-	s := slices.Clone(v)
-	slices.Sort(s)
-	return s[min(len(s)-1, int(q*float64(len(s))))]
+func usage(set *flag.FlagSet) {
+	w := set.Output()
+	fmt.Fprint(w, "bench measures the queue on a private PostgreSQL: go run . [flags]\n\nWhat -only chooses from:\n")
+	for _, b := range benchmarks {
+		fmt.Fprintf(w, "  %-12s %s\n", b.name, b.about)
+	}
+	fmt.Fprint(w, "\nFlags:\n")
+	set.PrintDefaults()
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"slices"
 	"strconv"
 	"time"
 
@@ -126,13 +127,14 @@ func (c *Claim) queue(batch *pgx.Batch, agent ID, out *Exchanged) {
 			places[i], ids[i] = l.From.timestamp(), l.From.ID
 		}
 		batch.Queue(claimSQL, agent, services, types, rooms, places, ids, int32(c.Limit)).Query(func(rows pgx.Rows) error {
-			out.Claimed = make([]*Job, 0, min(c.Limit, 256))
+			out.Claimed = slices.Grow(out.Claimed, min(c.Limit, 256))
+			r := &row{}
+			columns := r.columns(&r.place)
 			for rows.Next() {
-				r := &row{}
-				if err := rows.Scan(r.columns(&r.place)...); err != nil {
+				if err := rows.Scan(columns...); err != nil {
 					return err
 				}
-				out.Claimed = append(out.Claimed, r.done())
+				out.Claimed = append(out.Claimed, r.job())
 			}
 			return rows.Err()
 		})
@@ -151,6 +153,8 @@ func (c *Claim) queue(batch *pgx.Batch, agent ID, out *Exchanged) {
 // without a job about the lane.
 func readGated(rows pgx.Rows, service string, out *Exchanged) error {
 	gate := Gate{Service: service}
+	r := &row{}
+	columns := append([]any{nil, nil}, r.columns()...)
 	for rows.Next() {
 		if rows.RawValues()[2] == nil {
 			var opens *float64
@@ -162,33 +166,36 @@ func readGated(rows pgx.Rows, service string, out *Exchanged) error {
 			}
 			continue
 		}
-		r := &row{}
-		if err := rows.Scan(append([]any{nil, nil}, r.columns()...)...); err != nil {
+		if err := rows.Scan(columns...); err != nil {
 			return err
 		}
-		out.Claimed = append(out.Claimed, r.done())
+		out.Claimed = append(out.Claimed, r.job())
 		gate.Claimed++
 	}
 	out.Gates = append(out.Gates, gate)
 	return rows.Err()
 }
 
-// row is a claimed row on its way to a Job.
+// row is what a claimed row is read into, one after the other.
 type row struct {
 	Job
+	service, operation       word
 	since                    pgtype.Timestamptz
 	tenant                   pgtype.UUID
 	correlation, idempotency *string
 }
 
 func (r *row) columns(more ...any) []any {
-	return append([]any{&r.ID, &r.Identifier, &r.Service, &r.Operation, (*[]byte)(&r.Input), (*[]byte)(&r.RunnerConfig),
+	return append([]any{&r.ID, &r.Identifier, &r.service, &r.operation, (*[]byte)(&r.Input), (*[]byte)(&r.RunnerConfig),
 		(*[]byte)(&r.SecurityContext), &r.Attempt, &r.MaxAttempts, &r.TimeoutSeconds, &r.tenant, &r.correlation,
 		&r.idempotency, &r.since, &r.StartedAt}, more...)
 }
 
-func (r *row) done() *Job {
-	j := &r.Job
+// job is the row as a Job of its own.
+func (r *row) job() *Job {
+	j := &Job{}
+	*j = r.Job
+	j.Service, j.Operation = string(r.service), string(r.operation)
 	j.Place = placeAt(r.since, j.ID)
 	if j.CreatedAt = r.since.Time; r.since.InfinityModifier != pgtype.Finite {
 		j.CreatedAt = j.StartedAt
@@ -203,6 +210,17 @@ func (r *row) done() *Job {
 		j.IdempotencyKey = *r.idempotency
 	}
 	return j
+}
+
+// word is a text that is mostly the same as in the row before.
+type word string
+
+// ScanBytes takes the text from pgx.
+func (w *word) ScanBytes(v []byte) error {
+	if string(*w) != string(v) {
+		*w = word(v)
+	}
+	return nil
 }
 
 // places are where the claims left the completed jobs' rows. A job of a gated

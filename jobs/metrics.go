@@ -41,6 +41,16 @@ func (h *Histogram) Merge(other []int64) {
 	}
 }
 
+// UpTo is the number of durations counted that were at most d. It is exact for
+// bounds of the buckets: 0.1 ms times a power of two is one.
+func (h *Histogram) UpTo(d time.Duration) int64 {
+	var n int64
+	for _, c := range h[:bucketOf(d)+1] {
+		n += c
+	}
+	return n
+}
+
 // Count is the number of durations counted.
 func (h *Histogram) Count() int64 {
 	var n int64
@@ -78,12 +88,29 @@ type Metric struct {
 
 	Completed, Failed, Violations int64
 	Busy                          time.Duration // sum of the attempts' durations
+	Waited                        time.Duration // sum of their waits; not in the table
 	CPUPercentSum                 float64
 	CPUSamples                    int64
 	MemoryMBSum                   float64
 	MemorySamples                 int64
 	MemoryMBPeak                  float64
 	Duration, Wait                Histogram
+}
+
+// Merge adds the counts of other.
+func (m *Metric) Merge(other *Metric) {
+	m.Completed += other.Completed
+	m.Failed += other.Failed
+	m.Violations += other.Violations
+	m.Busy += other.Busy
+	m.Waited += other.Waited
+	m.CPUPercentSum += other.CPUPercentSum
+	m.CPUSamples += other.CPUSamples
+	m.MemoryMBSum += other.MemoryMBSum
+	m.MemorySamples += other.MemorySamples
+	m.MemoryMBPeak = max(m.MemoryMBPeak, other.MemoryMBPeak)
+	m.Duration.Merge(other.Duration[:])
+	m.Wait.Merge(other.Wait[:])
 }
 
 const metricSQL = `

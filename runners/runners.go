@@ -10,6 +10,8 @@ package runners
 import (
 	"context"
 	"encoding/json"
+	"math"
+	"strconv"
 	"time"
 
 	"github.com/specql/specql-ops/jobs"
@@ -45,8 +47,30 @@ type Result struct {
 // Usage is the column resource_usage. A field that means nothing for a type
 // is nil and left out.
 type Usage struct {
-	CPUUsagePercent *float64 `json:"cpu_usage_percent,omitempty"` // CPU time / wall × 100
-	MemoryMB        *float64 `json:"memory_mb,omitempty"`         // MiB, at the end or on average
-	PeakMemoryMB    *float64 `json:"peak_memory_mb,omitempty"`    // MiB
-	DurationSeconds float64  `json:"duration_seconds"`            // wall time; the agent fills it
+	CPUUsagePercent *float64 // CPU time / wall × 100
+	MemoryMB        *float64 // MiB, at the end or on average
+	PeakMemoryMB    *float64 // MiB
+	DurationSeconds float64  // wall time; the agent fills it
+}
+
+// JSON is the column's value: numbers, and nothing where a field means nothing.
+func (u Usage) JSON() json.RawMessage {
+	b := append(make([]byte, 0, 48), '{')
+	add := func(name string, v float64) {
+		if len(b) > 1 {
+			b = append(b, ',')
+		}
+		b = append(append(append(b, '"'), name...), '"', ':')
+		b = strconv.AppendFloat(b, v, 'f', -1, 64)
+	}
+	for _, f := range []struct {
+		name  string
+		value *float64
+	}{{"cpu_usage_percent", u.CPUUsagePercent}, {"memory_mb", u.MemoryMB}, {"peak_memory_mb", u.PeakMemoryMB}} {
+		if f.value != nil && !math.IsNaN(*f.value) && !math.IsInf(*f.value, 0) {
+			add(f.name, *f.value)
+		}
+	}
+	add("duration_seconds", u.DurationSeconds)
+	return append(b, '}')
 }

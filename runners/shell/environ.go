@@ -1,10 +1,13 @@
 package shell
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
+
+	"go.opentelemetry.io/otel/propagation"
 
 	"github.com/specql/specql-ops/runners"
 )
@@ -14,8 +17,8 @@ const defaultPath = "/usr/bin:/bin"
 
 // environment is the whole environment of an attempt, sorted by name: PATH,
 // HOME and TMPDIR, then what the registry gives, then SPECQL_*, which nothing
-// overrides.
-func environment(call runners.Call, tmp string) ([]string, error) {
+// overrides. The trace of the span that ctx carries goes along.
+func environment(ctx context.Context, call runners.Call, tmp string) ([]string, error) {
 	key := call.Job.IdempotencyKey
 	if key == "" {
 		key = call.Job.ID.String()
@@ -39,6 +42,11 @@ func environment(call runners.Call, tmp string) ([]string, error) {
 		"SPECQL_TENANT_ID":       call.Job.TenantID,
 		"SPECQL_TIMEOUT_SECONDS": strconv.FormatFloat(call.Timeout.Seconds(), 'f', -1, 64),
 	})
+	carried := propagation.MapCarrier{}
+	propagation.TraceContext{}.Inject(ctx, carried)
+	for name, value := range carried { // traceparent, tracestate
+		vars["SPECQL_"+strings.ToUpper(name)] = value
+	}
 	env := make([]string, 0, len(vars))
 	for _, name := range slices.Sorted(maps.Keys(vars)) {
 		if strings.ContainsRune(vars[name], 0) {

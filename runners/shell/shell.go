@@ -118,7 +118,7 @@ func (r *Runner) Run(ctx context.Context, call runners.Call) (runners.Result, er
 	}
 	defer r.running.Done()
 
-	a, err := r.prepare(call)
+	a, err := r.prepare(ctx, call)
 	if err != nil {
 		return runners.Result{}, err
 	}
@@ -166,7 +166,7 @@ func (a *attempt) close() {
 }
 
 // prepare checks a call against the policy and the host. It starts nothing.
-func (r *Runner) prepare(call runners.Call) (_ *attempt, err error) {
+func (r *Runner) prepare(ctx context.Context, call runners.Call) (_ *attempt, err error) {
 	a := &attempt{call: call, host: r.host, name: strconv.FormatUint(r.seq.Add(1), 10)}
 	defer func() {
 		if err != nil {
@@ -193,7 +193,7 @@ func (r *Runner) prepare(call runners.Call) (_ *attempt, err error) {
 		return nil, err
 	}
 	tmp := filepath.Join(r.base, a.name)
-	if a.env, err = environment(a.call, tmp); err != nil {
+	if a.env, err = environment(ctx, a.call, tmp); err != nil {
 		return nil, err
 	}
 	if err = os.Mkdir(tmp, 0o700); err != nil {

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/specql/specql-ops/jobs"
+)
+
+// The bare loop is the floor: PostgreSQL's own work for a job and nothing
+// else. It knows one service, no lease, no fencing, no result and no figures.
+const (
+	bareClaim = `UPDATE jobs.tb_job_run SET status = 'running', attempts = attempts + 1, started_at = now(), updated_at = now()
+		WHERE id IN (SELECT id FROM jobs.tb_job_run WHERE service_name = 'noop' AND status = 'pending'
+		              ORDER BY coalesce(requeued_at, created_at) LIMIT $1 FOR UPDATE SKIP LOCKED)
+		RETURNING id, identifier, input_data`
+	bareComplete = `UPDATE jobs.tb_job_run SET status = 'completed', duration_seconds = 0, completed_at = now(), updated_at = now()
+		WHERE id = ANY ($1) AND status = 'running'`
+)
+
+// bareConnections is how many loops share the slots: as many as an agent uses.
+func bareConnections(slots int) int {
+	if slots > 200 {
+		return 2
+	}
+	return 1
+}
+
+// drainBare empties the queue and returns how long it took.
+func drainBare(ctx context.Context, url string, slots int) (time.Duration, error) {
+	n := bareConnections(slots)
+	errs := make([]error, n)
+	var group sync.WaitGroup
+	start := time.Now()
+	for i := range n {
+		group.Go(func() {
+			conn, err := pgx.Connect(ctx, url)
+			if err != nil {
+				errs[i] = err
+				return
+			}
+			defer conn.Close(context.WithoutCancel(ctx))
+			errs[i] = bareLoop(ctx, conn, slots/n, func(string) {})
+		})
+	}
+	group.Wait()
+	return time.Since(start), errors.Join(errs...)
+}
+
+// bareLoop completes what it claimed and claims the next jobs in one pipelined
+// round trip, until none wait. A job starts when its claim is committed and
+// the client knows it.
+func bareLoop(ctx context.Context, conn *pgx.Conn, slots int, began func(identifier string)) error {
+	var done []jobs.ID
+	for {
+		batch := &pgx.Batch{}
+		if len(done) > 0 {
+			batch.Queue(bareComplete, done)
+		}
+		var claimed []jobs.ID
+		var identifiers []string
+		batch.Queue(bareClaim, slots).Query(func(rows pgx.Rows) error {
+			var id jobs.ID
+			var identifier string
+			var input []byte
+			_, err := pgx.ForEachRow(rows, []any{&id, &identifier, &input}, func() error {
+				claimed, identifiers = append(claimed, id), append(identifiers, identifier)
+				return nil
+			})
+			return err
+		})
+		if err := conn.SendBatch(ctx, batch).Close(); err != nil {
+			return err
+		}
+		for _, identifier := range identifiers {
+			began(identifier)
+		}
+		if done = claimed; len(done) == 0 {
+			return nil
+		}
+	}
+}
+
+// bareListener runs the bare loop at each notification until ctx ends.
+func bareListener(ctx context.Context, url string, slots int, ready chan<- struct{}, began func(identifier string)) error {
+	return listen(ctx, url, ready, func(conn *pgx.Conn) error { return bareLoop(ctx, conn, slots, began) })
+}
+
+// listen calls woken at each notification of waiting jobs, and once more when
+// others came meanwhile, until ctx ends. Ready is closed when it listens.
+func listen(ctx context.Context, url string, ready chan<- struct{}, woken func(conn *pgx.Conn) error) error {
+	config, err := pgx.ParseConfig(url)
+	if err != nil {
+		return err
+	}
+	pending := false
+	config.OnNotification = func(*pgconn.PgConn, *pgconn.Notification) { pending = true }
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	if _, err := conn.Exec(ctx, "LISTEN specql_jobs"); err != nil {
+		return err
+	}
+	close(ready)
+	for {
+		if !pending {
+			if err := conn.PgConn().WaitForNotification(ctx); err != nil {
+				return err
+			}
+		}
+		pending = false
+		if err := woken(conn); err != nil {
+			return err
+		}
+	}
+}

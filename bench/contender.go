@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river"
+
+	"github.com/specql/specql-ops/internal/appschema"
+	"github.com/specql/specql-ops/jobs"
+)
+
+// contender is one of those whose latency is measured: what waits for jobs,
+// and how an application queues them for it.
+type contender struct {
+	name string
+	// work runs jobs until ctx ends, and tells of each when it starts. Ready
+	// is closed when a job would be noticed at once.
+	work func(ctx context.Context, url string, ready chan<- struct{}, began func(job int)) error
+	// apply makes an application's connection.
+	apply func(ctx context.Context, url string) (application, error)
+	// records tells that a job's end is seen in jobs.tb_job_run right away.
+	records bool
+	river   bool // its jobs are in River's own table
+}
+
+// application queues jobs, one to a transaction of its own.
+type application interface {
+	insert(ctx context.Context, job int) error
+	close()
+}
+
+// agentContender is the complete agent with a no-op runner, its registry
+// holding the no-op service and others.
+func agentContender(others ...string) contender {
+	return contender{name: "agent", apply: applySQL, records: true,
+		work: func(ctx context.Context, url string, ready chan<- struct{}, began func(int)) error {
+			tell := func(job *jobs.Job) {
+				if job.Service == "noop" {
+					began(number(job.Identifier))
+				}
+			}
+			a, err := startAgent(ctx, url, 100, append([]string{noopService}, others...),
+				noop{jobs.HTTP, tell}, noop{jobs.Shell, tell})
+			if err != nil {
+				return err
+			}
+			close(ready)
+			<-a.ended
+			return a.err
+		}}
+}
+
+// bareContender is the floor: a connection that listens and runs the bare loop
+// at a notification, slots jobs at a time.
+func bareContender(slots int) contender {
+	return contender{name: "bare claim", apply: applySQL, records: true,
+		work: func(ctx context.Context, url string, ready chan<- struct{}, began func(int)) error {
+			return bareListener(ctx, url, slots, ready, func(identifier string) { began(number(identifier)) })
+		}}
+}
+
+// notified takes the notification itself for the start. No job runs.
+func notified() contender {
+	return contender{name: "notification", apply: applySQL,
+		work: func(ctx context.Context, url string, ready chan<- struct{}, began func(int)) error {
+			return listen(ctx, url, ready, func(*pgx.Conn) error { began(0); return nil })
+		}}
+}
+
+func riverContender() contender {
+	return contender{name: "River", river: true, apply: applyRiver,
+		work: func(ctx context.Context, url string, ready chan<- struct{}, began func(int)) error {
+			r, err := startRiver(context.WithoutCancel(ctx), url, 100, riverPrompt, began)
+			if err != nil {
+				return err
+			}
+			close(ready)
+			<-ctx.Done()
+			return r.stop(context.WithoutCancel(ctx))
+		}}
+}
+
+// contend makes a side of each contender. Every measurement has an empty
+// database of its own.
+func (l *lab) contend(ctx context.Context, contenders []contender,
+	measure func(ctx context.Context, db *database, c contender) (figures, error)) ([]side, error) {
+	empty, err := l.jobsTemplate(ctx, "no jobs")
+	if err != nil {
+		return nil, err
+	}
+	riverEmpty, err := l.riverTemplate(ctx, "no River jobs", 0)
+	if err != nil {
+		return nil, err
+	}
+	var sides []side
+	for _, c := range contenders {
+		from := empty
+		if c.river {
+			from = riverEmpty
+		}
+		sides = append(sides, side{c.name, func(ctx context.Context) (figures, error) {
+			return l.onCopy(ctx, from, func(db *database) (figures, error) { return measure(ctx, db, c) })
+		}})
+	}
+	return sides, nil
+}
+
+// on starts the contender on a database. The caller calls stop, which returns
+// when it has left.
+func (c contender) on(ctx context.Context, db *database, began func(job int)) (stop func() error, err error) {
+	working, cancel := context.WithCancel(ctx)
+	ready, ended := make(chan struct{}), make(chan error, 1)
+	go func() { ended <- c.work(working, db.url, ready, began) }()
+	select {
+	case <-ready:
+		return func() error {
+			cancel()
+			if err := <-ended; !errors.Is(err, context.Canceled) {
+				return err
+			}
+			return nil
+		}, nil
+	case err := <-ended:
+		cancel()
+		return nil, err
+	}
+}
+
+// sqlApplication queues jobs by a compiled application's own INSERT.
+type sqlApplication struct{ conn *pgx.Conn }
+
+func applySQL(ctx context.Context, url string) (application, error) {
+	conn, err := pgx.Connect(ctx, url)
+	return sqlApplication{conn}, err
+}
+
+func (a sqlApplication) insert(ctx context.Context, job int) error {
+	_, err := a.conn.Exec(ctx, appschema.Insert, "single-"+strconv.Itoa(job), "noop", "run", `{"n": 1}`, nil, nil, "c", "e", "1")
+	return err
+}
+
+func (a sqlApplication) close() { a.conn.Close(context.Background()) }
+
+// number is the job that an identifier stands for.
+func number(identifier string) int {
+	n, _ := strconv.Atoi(identifier[strings.LastIndexByte(identifier, '-')+1:])
+	return n
+}
+
+// riverApplication queues jobs by a River client that does nothing else.
+type riverApplication struct{ *riverRunning }
+
+func applyRiver(ctx context.Context, url string) (application, error) {
+	r, err := newRiver(ctx, url, riverPrompt, &river.Config{})
+	return riverApplication{r}, err
+}
+
+func (a riverApplication) insert(ctx context.Context, job int) error {
+	_, err := a.client.Insert(ctx, riverArgs{job}, nil)
+	return err
+}
+
+func (a riverApplication) close() { a.pool.Close() }
