@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -62,7 +63,7 @@ func newWorld(t *testing.T) *world {
 	return &world{t, ctx, url, pool}
 }
 
-func parse(t *testing.T, services ...string) *registry.Config {
+func parse(t testing.TB, services ...string) *registry.Config {
 	t.Helper()
 	var b strings.Builder
 	b.WriteString("services:\n")
@@ -125,6 +126,35 @@ func (w *world) count(where string) (n int) {
 	}
 	return n
 }
+
+func (w *world) exec(sql string, args ...any) {
+	w.t.Helper()
+	if _, err := w.pool.Exec(w.ctx, sql, args...); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) scan(into any, sql string, args ...any) {
+	w.t.Helper()
+	if err := w.pool.QueryRow(w.ctx, sql, args...).Scan(into); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// order tells an agent what operators want of it.
+func (w *world) order(a *Agent, wanted string) {
+	w.t.Helper()
+	w.until("the agent is registered", func() bool { return w.state(a) != "" })
+	w.exec("UPDATE jobs.tb_agent SET wanted = $2 WHERE id = $1", a.ledger.incarnation(), wanted)
+}
+
+func (w *world) state(a *Agent) (state string) {
+	w.t.Helper()
+	w.scan(&state, "SELECT coalesce((SELECT state FROM jobs.tb_agent WHERE id = $1), '')", a.ledger.incarnation())
+	return state
+}
+
+func regexpMatch(pattern, s string) bool { return regexp.MustCompile(pattern).MatchString(s) }
 
 // until looks again whenever the table may have changed, up to the test's end.
 func (w *world) until(what string, cond func() bool) {

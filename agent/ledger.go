@@ -132,6 +132,17 @@ func (l *ledger) pause(stop bool) {
 	}
 }
 
+// reopen looks at all lanes anew, also at those that were found closed:
+// somebody has changed what holds them.
+func (l *ledger) reopen() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, ln := range l.lanes {
+		ln.closed = time.Time{}
+	}
+	l.wakeLocked(jobs.First)
+}
+
 // trip notes that services' circuits are not closed: their gates are asked
 // with the next claim. All others are closed.
 func (l *ledger) trip(services []string) {
@@ -142,7 +153,7 @@ func (l *ledger) trip(services []string) {
 			continue
 		}
 		tripped := slices.Contains(services, ln.service)
-		if ln.tripped && !tripped {
+		if ln.tripped || tripped {
 			ln.closed = time.Time{}
 			ln.wake(jobs.First)
 		}

@@ -190,7 +190,7 @@ func (a *Agent) obeySignal(s jobs.Signal) {
 	case jobs.Tripping:
 		a.circuits.Store(true) // read with the heartbeat
 		a.pulseIn(0)
-	default:
-		a.ledger.wake(jobs.First)
+	case jobs.Switched:
+		a.ledger.reopen()
 	}
 }

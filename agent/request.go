@@ -244,6 +244,9 @@ func (l *ledger) undo(req *request) {
 // putBack takes results again that were handed out.
 func (l *ledger) putBack(agent jobs.ID, out *outbox) {
 	n := out.len()
+	if n == 0 && len(out.circuits) == 0 {
+		return
+	}
 	l.free -= n
 	l.ended += n
 	for _, ln := range out.lanes {
@@ -261,9 +264,6 @@ func (l *ledger) putBack(agent jobs.ID, out *outbox) {
 			newer.Failures += c.Failures
 			newer.Reset = c.Reset
 		}
-	}
-	if n == 0 && len(l.results[agent].circuits) == 0 {
-		delete(l.results, agent)
 	}
 }
 

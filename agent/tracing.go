@@ -24,7 +24,7 @@ import (
 // parentOf adds the row's trace to ctx. A row without one, the usual case,
 // costs a search for the key.
 func parentOf(ctx context.Context, input json.RawMessage) context.Context {
-	if !bytes.Contains(input, []byte(`"traceparent"`)) {
+	if !bytes.Contains(input, []byte(`traceparent"`)) {
 		return ctx
 	}
 	var carried struct{ Traceparent, Tracestate string }

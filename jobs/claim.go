@@ -76,9 +76,10 @@ type Claim struct {
 	Gated []Lane // lanes whose gates are to be asked first; each has room of its own
 }
 
-// The switches and the agent's own lease are read in the claim itself: a type
-// that was switched off is obeyed by the next claim after the commit, and an
-// agent that was given up for dead gets nothing. The rows are updated where
+// The switches, the circuits and the agent's own lease are read in the claim
+// itself: a type that was switched off or a circuit that opened is obeyed by
+// the next claim after the commit, and an agent that was given up for dead gets
+// nothing. The rows are updated where
 // they were locked, without a second search by id.
 const claimSQL = `
 WITH lane AS MATERIALIZED (
@@ -87,6 +88,8 @@ WITH lane AS MATERIALIZED (
            WITH ORDINALITY AS l(service, type, room, from_place, from_id, n)
       JOIN jobs.tb_execution_type t ON t.execution_type = l.type AND t.enabled
      WHERE EXISTS (SELECT FROM jobs.tb_agent a WHERE a.id = $1 AND a.lease_expires_at > now())
+       AND NOT EXISTS (SELECT FROM jobs.tb_lane c WHERE c.service_name = l.service
+                          AND c.failure_threshold > 0 AND c.failures_in_row >= c.failure_threshold)
      ORDER BY l.n
 ), picked AS MATERIALIZED (
     SELECT j.place, lane.type

@@ -1,0 +1,189 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/specql/specql-ops/jobs"
+)
+
+// queue is a model of the table: rows that wait, and requests under way.
+type queue struct {
+	ledger  *ledger
+	waiting map[string][]jobs.Place
+	wakes   []jobs.Place // committed, not yet heard of
+	flying  []flight
+	running []*attempt
+	claimed int
+}
+
+type flight struct {
+	req *request
+	out jobs.Exchanged
+}
+
+// insert commits a row; its wake-up comes later.
+func (q *queue) insert(service string, at jobs.Place) {
+	q.waiting[service] = append(q.waiting[service], at)
+	slices.SortFunc(q.waiting[service], jobs.Place.Compare)
+	q.wakes = append(q.wakes, jobs.Place{Micros: at.Micros})
+}
+
+// send takes a request and lets the model answer as the claim's SQL does; the
+// ledger hears of it later. It tells whether there was anything to do.
+func (q *queue) send() bool {
+	req, _, ok := q.ledger.take(time.Now())
+	if !ok {
+		return false
+	}
+	f := flight{req: req}
+	for _, lane := range req.exchange.Claim.Lanes {
+		room := min(lane.Room, req.exchange.Claim.Limit-len(f.out.Claimed))
+		rows := q.waiting[lane.Service]
+		rest := rows[:0:0]
+		for _, at := range rows {
+			if room > 0 && lane.From.Before(at) {
+				f.out.Claimed = append(f.out.Claimed, &jobs.Job{ID: jobs.NewID(), Service: lane.Service, Place: at})
+				room--
+			} else {
+				rest = append(rest, at)
+			}
+		}
+		q.waiting[lane.Service] = rest
+	}
+	q.flying = append(q.flying, f)
+	return true
+}
+
+func (q *queue) land(i int, fail bool) {
+	f := q.flying[i]
+	q.flying = slices.Delete(q.flying, i, i+1)
+	if fail { // rolled back: the rows wait as before, and nobody is told
+		for _, j := range f.out.Claimed {
+			q.waiting[j.Service] = append(q.waiting[j.Service], j.Place)
+		}
+		for s := range q.waiting {
+			slices.SortFunc(q.waiting[s], jobs.Place.Compare)
+		}
+		q.ledger.undo(f.req)
+		return
+	}
+	started, _ := q.ledger.done(f.req, &f.out, time.Now())
+	q.running = append(q.running, started...)
+	q.claimed += len(started)
+}
+
+func (q *queue) end(i int) {
+	a := q.running[i]
+	q.running = slices.Delete(q.running, i, i+1)
+	q.ledger.finish(a, outcome{completed: &jobs.Completion{Job: a.job}}, func(*ledger) {})
+}
+
+func (q *queue) hear() {
+	q.ledger.wake(q.wakes[0])
+	q.wakes = q.wakes[1:]
+}
+
+// TestNoJobIsOverlooked: however wake-ups, claims of several connections, lost
+// claims and ends follow each other, every job is found without any look
+// through a whole lane after the first.
+func TestNoJobIsOverlooked(t *testing.T) {
+	config := parse(t, "a:http", "b:http", "c:http")
+	rapid.Check(t, func(t *rapid.T) {
+		const slots = 7
+		q := &queue{ledger: newLedger(slots, 2, []jobs.ExecutionType{jobs.HTTP}), waiting: map[string][]jobs.Place{}}
+		q.ledger.apply(config)
+		inserted := 0
+		for range rapid.IntRange(1, 120).Draw(t, "steps") {
+			switch rapid.IntRange(0, 6).Draw(t, "step") {
+			case 0, 1:
+				service := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "service")
+				for range rapid.IntRange(1, 4).Draw(t, "rows") {
+					q.insert(service, jobs.Place{Micros: rapid.Int64Range(1, 9).Draw(t, "since"), ID: jobs.NewID()})
+					inserted++
+				}
+			case 2:
+				if len(q.wakes) > 0 {
+					q.hear()
+				}
+			case 3, 4:
+				if len(q.flying) < 3 {
+					q.send()
+				}
+			case 5:
+				if len(q.flying) > 0 {
+					q.land(rapid.IntRange(0, len(q.flying)-1).Draw(t, "which"), rapid.IntRange(0, 4).Draw(t, "fails") == 0)
+				}
+			default:
+				if len(q.running) > 0 {
+					q.end(rapid.IntRange(0, len(q.running)-1).Draw(t, "which"))
+				}
+			}
+			busy := len(q.running)
+			for _, f := range q.flying {
+				busy += len(f.out.Claimed)
+			}
+			if busy > slots || q.ledger.free > slots {
+				t.Fatalf("%d jobs in %d slots, %d free", busy, slots, q.ledger.free)
+			}
+		}
+		for len(q.wakes) > 0 {
+			q.hear()
+		}
+		for round := 0; ; round++ {
+			for len(q.flying) > 0 {
+				q.land(0, false)
+			}
+			for len(q.running) > 0 {
+				q.end(0)
+			}
+			q.ledger.coldDue = time.Time{}
+			if !q.send() {
+				break
+			}
+			if round > 10000 {
+				t.Fatal("the ledger never comes to rest")
+			}
+		}
+		if q.claimed != inserted {
+			t.Fatalf("%d of %d jobs were found; %v wait", q.claimed, inserted, q.waiting)
+		}
+		if q.ledger.free != slots || q.ledger.ended != 0 {
+			t.Fatalf("at rest %d of %d slots are free, %d results unrecorded", q.ledger.free, slots, q.ledger.ended)
+		}
+		for _, ln := range q.ledger.lanes {
+			if ln.running != 0 || ln.reserved != 0 || len(ln.looks) != 0 {
+				t.Fatalf("at rest lane %s has running %d, reserved %d, looks %d", ln.service, ln.running, ln.reserved, len(ln.looks))
+			}
+		}
+	})
+}
+
+func TestContextOfAnAttemptIsLikeTheStandardOne(t *testing.T) {
+	cause := errors.New("cause")
+	waits := &attemptContext{deadline: time.Now().Add(time.Hour)}
+	done := waits.Done()
+	waits.end(cause)
+	<-done
+	early := &attemptContext{deadline: time.Now().Add(time.Hour)}
+	early.end(cause)
+	<-early.Done()
+	late := &attemptContext{deadline: time.Now().Add(-time.Second)}
+	if late.Err() == nil {
+		t.Error("a deadline that has passed is not seen before anybody waits")
+	}
+	<-late.Done()
+	for name, c := range map[string]*attemptContext{"waited for": waits, "stopped early": early} {
+		if c.Err() == nil || context.Cause(c) != cause {
+			t.Errorf("%s: %v, cause %v", name, c.Err(), context.Cause(c))
+		}
+		child, stop := context.WithTimeout(c, time.Hour)
+		defer stop()
+		<-child.Done()
+	}
+}
