@@ -17,12 +17,15 @@ type lane struct {
 	bound   int // concurrency; 0: none
 	gates   jobs.Gates
 
-	running  int // claimed and not yet recorded
-	reserved int // asked for by claims under way
+	listed   bool // the present registry has it, and this agent runs its type
+	running  int  // claimed and not yet recorded
+	reserved int  // asked for by claims under way
 
 	from  jobs.Place // jobs may wait behind this place; Last: none known
 	looks []*look    // under way
 	hot   bool       // the last look found jobs
+
+	active bool // among the many lanes, one that may have jobs
 
 	tripped bool      // the circuit is not closed: its gate must be asked
 	closed  time.Time // the gates let nothing through before

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/specql/specql-ops/jobs"
+	"github.com/specql/specql-ops/registry"
 )
 
 // queue is a model of the table: rows that wait, and requests under way.
@@ -56,6 +58,14 @@ func (q *queue) send() bool {
 		}
 		q.waiting[lane.Service] = rest
 	}
+	if req.exchange.Search {
+		for service, rows := range q.waiting {
+			if len(rows) > 0 {
+				f.out.Waiting = append(f.out.Waiting, service)
+			}
+		}
+		f.out.Waiting = append(f.out.Waiting, "unknown")
+	}
 	q.flying = append(q.flying, f)
 	return true
 }
@@ -73,7 +83,7 @@ func (q *queue) land(i int, fail bool) {
 		q.ledger.undo(f.req)
 		return
 	}
-	started, _ := q.ledger.done(f.req, &f.out, time.Now())
+	started, _ := q.ledger.done(f.req, &f.out, time.Now(), 0)
 	q.running = append(q.running, started...)
 	q.claimed += len(started)
 }
@@ -93,7 +103,18 @@ func (q *queue) hear() {
 // claims and ends follow each other, every job is found without any look
 // through a whole lane after the first.
 func TestNoJobIsOverlooked(t *testing.T) {
-	config := parse(t, "a:http", "b:http", "c:http")
+	few := []string{"a:http", "b:http", "c:http"}
+	many := slices.Clone(few)
+	for i := range manyLanes {
+		many = append(many, fmt.Sprintf("other_%d:http", i))
+	}
+	for name, config := range map[string]*registry.Config{"few lanes": parse(t, few...), "many lanes": parse(t, many...)} {
+		t.Run(name, func(t *testing.T) { findAll(t, config) })
+	}
+}
+
+func findAll(t *testing.T, config *registry.Config) {
+	config.Services[0].Concurrency, config.Services[1].Concurrency = 1, 3
 	rapid.Check(t, func(t *rapid.T) {
 		const slots = 7
 		q := &queue{ledger: newLedger(slots, 2, []jobs.ExecutionType{jobs.HTTP}), waiting: map[string][]jobs.Place{}}

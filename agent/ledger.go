@@ -21,24 +21,26 @@ const metricsEvery = 500 * time.Millisecond
 // ledger is the agent's account of slots, lanes, attempts and results. All
 // decisions about "how much room" are made here, under one lock, without I/O.
 type ledger struct {
-	mu      sync.Mutex
-	free    int // slots neither running, nor unrecorded, nor asked for
-	types   map[jobs.ExecutionType]bool
-	config  *registry.Config
-	lanes   []*lane          // of the present snapshot, in the registry's order
-	byName  map[string]*lane // lower case; survives a reload
-	next    int              // the lane that is asked first, rotating
-	woken   jobs.Place       // the earliest wake-up that no claim has taken along
-	coldDue time.Time        // when lanes that were empty are looked at again
-	paused  bool             // no claims until resumed
-	closed  bool             // no more claims
-	running map[jobs.ID]*attempt
-	agent   jobs.ID             // the present incarnation
-	results map[jobs.ID]*outbox // by incarnation
-	ended   int                 // results that wait to be recorded
-	aside   map[*aside]bool     // results that wait until they are to be sent again
-	metrics metrics
-	flushed time.Time
+	mu       sync.Mutex
+	free     int // slots neither running, nor unrecorded, nor asked for
+	types    map[jobs.ExecutionType]bool
+	config   *registry.Config
+	lanes    []*lane          // of the present snapshot, in the registry's order
+	byName   map[string]*lane // lower case; survives a reload
+	next     int              // the lane that is asked first, rotating
+	active   []*lane          // of many lanes, those that may have jobs
+	woken    jobs.Place       // the earliest wake-up that no claim has taken along
+	coldDue  time.Time        // when lanes that were empty are looked at again
+	searched time.Duration    // what the last search among many lanes took
+	paused   bool             // no claims until resumed
+	closed   bool             // no more claims
+	running  map[jobs.ID]*attempt
+	agent    jobs.ID             // the present incarnation
+	results  map[jobs.ID]*outbox // by incarnation
+	ended    int                 // results that wait to be recorded
+	aside    map[*aside]bool     // results that wait until they are to be sent again
+	metrics  metrics
+	flushed  time.Time
 
 	totals    totals
 	unwritten []jobs.Metric // the totals have them; the table does not yet
@@ -73,7 +75,10 @@ func (l *ledger) apply(config *registry.Config) {
 	defer l.mu.Unlock()
 	l.config = config
 	l.totals.forget(config)
-	l.lanes = make([]*lane, 0, len(config.Services))
+	l.lanes, l.active = make([]*lane, 0, len(config.Services)), nil
+	for _, ln := range l.byName {
+		ln.listed, ln.active = false, false
+	}
 	for _, s := range config.Services {
 		if !l.types[s.ExecutionType] {
 			continue
@@ -81,10 +86,11 @@ func (l *ledger) apply(config *registry.Config) {
 		name := strings.ToLower(s.Name)
 		ln := l.byName[name]
 		if ln == nil {
-			ln = &lane{from: jobs.First}
+			ln = &lane{from: jobs.Last}
 			l.byName[name] = ln
 		}
 		ln.configure(s)
+		ln.listed = true
 		l.lanes = append(l.lanes, ln)
 	}
 	l.wakeLocked(jobs.First)

@@ -132,7 +132,7 @@ func (a *Agent) carryOut(ctx context.Context, conn *pgx.Conn, req *request) (gat
 		a.log.Warn("results not recorded: the jobs were cancelled or their lease was lost", "count", lost)
 		a.counts.lateResults.Add(int64(lost))
 	}
-	started, gates := a.ledger.done(req, &out, time.Now())
+	started, gates := a.ledger.done(req, &out, time.Now(), time.Since(began))
 	for _, at := range started {
 		go a.run(at)
 	}

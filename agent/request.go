@@ -18,13 +18,19 @@ type request struct {
 	agent    jobs.ID
 	exchange jobs.Exchange
 	out      *outbox
-	looks    []*look // as exchange.Claim.Lanes
-	gated    []*look // as exchange.Claim.Gated
+	looks    []*look    // as exchange.Claim.Lanes
+	gated    []*look    // as exchange.Claim.Gated
+	found    jobs.Place // of a search: from where the lanes that it finds are looked at
 	config   *registry.Config
 }
 
 // asks tells whether the request claims.
 func (r *request) asks() bool { return len(r.looks)+len(r.gated) > 0 }
+
+// idle tells whether there is nothing in it to do.
+func (r *request) idle() bool {
+	return r.out.len() == 0 && !r.asks() && !r.exchange.Search && len(r.exchange.Metrics) == 0
+}
 
 // full tells whether the request looks through a lane from its beginning.
 func (r *request) full() bool {
@@ -50,7 +56,7 @@ func (l *ledger) take(now time.Time) (req *request, again time.Duration, ok bool
 	} else if l.tallied() && again == 0 {
 		again = metricsEvery
 	}
-	return req, again, req.out.len() > 0 || req.asks() || due
+	return req, again, !req.idle()
 }
 
 // takeResults moves at most maxBatch results into the request. Results of an
@@ -97,18 +103,13 @@ func (l *ledger) takeResults(req *request) {
 // jobs the last time share the slots; one that was empty may take as much as
 // one of those, and usually takes nothing.
 func (l *ledger) takeRoom(req *request, now time.Time) (again time.Duration) {
-	if l.woken.Before(jobs.Last) {
-		for _, ln := range l.lanes {
-			ln.wake(l.woken)
-		}
-		l.woken = jobs.Last
-	}
 	if l.free <= 0 || len(l.lanes) == 0 {
 		return 0
 	}
+	lanes := l.candidates(req, now)
 	var hot, cold []*lane
-	for i := range l.lanes {
-		ln := l.lanes[(l.next+i)%len(l.lanes)]
+	for i := range lanes {
+		ln := lanes[(l.next+i)%len(lanes)]
 		switch {
 		case ln.from == jobs.Last || ln.room(l.free) <= 0:
 		case now.Before(ln.closed):
@@ -121,16 +122,21 @@ func (l *ledger) takeRoom(req *request, now time.Time) (again time.Duration) {
 			cold = append(cold, ln)
 		}
 	}
-	if len(cold) > 0 && len(hot) > 0 && now.Before(l.coldDue) {
+	if req.exchange.Search {
+		l.coldDue = now.Add(max(coldEvery, 20*l.searched))
+	} else if in := l.coldDue.Sub(now); l.many() && l.woken.Before(jobs.Last) && (again == 0 || in < again) {
+		again = in
+	}
+	if len(cold) > 0 && len(hot) > 0 && !l.many() && now.Before(l.coldDue) {
 		cold = nil
 	}
 	if len(hot)+len(cold) == 0 {
 		return again
 	}
-	if len(cold) > 0 {
+	if len(cold) > 0 && !l.many() {
 		l.coldDue = now.Add(coldEvery)
 	}
-	l.next = (l.next + max(1, len(hot))) % len(l.lanes)
+	l.next = (l.next + max(1, len(hot))) % len(lanes)
 	sharers := len(hot)
 	if len(cold) > 0 {
 		sharers++
@@ -159,12 +165,64 @@ func (l *ledger) takeRoom(req *request, now time.Time) (again time.Duration) {
 	return again
 }
 
+// manyLanes is the number of lanes from which on a search for those that have
+// jobs costs less than a look into each.
+const manyLanes = 64
+
+func (l *ledger) many() bool { return len(l.lanes) > manyLanes }
+
+// candidates are the lanes that may have jobs, after the wake-ups since the
+// last claim. A wake-up does not say whose job has come: few lanes are all
+// looked at, of many the database tells which have any.
+func (l *ledger) candidates(req *request, now time.Time) []*lane {
+	if !l.many() {
+		if l.woken.Before(jobs.Last) {
+			for _, ln := range l.lanes {
+				ln.wake(l.woken)
+			}
+			l.woken = jobs.Last
+		}
+		return l.lanes
+	}
+	l.active = slices.DeleteFunc(l.active, func(ln *lane) bool {
+		ln.active = ln.from != jobs.Last || len(ln.looks) > 0
+		return !ln.active
+	})
+	if l.woken.Before(jobs.Last) && !now.Before(l.coldDue) {
+		req.exchange.Search, req.found = true, l.woken
+		for _, ln := range l.active { // a look under way is older than this wake-up
+			ln.wake(l.woken)
+		}
+		l.woken = jobs.Last
+	}
+	return l.active
+}
+
+// foundWaiting wakes the lanes that a search found.
+func (l *ledger) foundWaiting(req *request, services []string, took time.Duration) {
+	l.searched = took
+	for _, service := range services {
+		ln := l.byName[strings.ToLower(service)]
+		if ln == nil || ln.service != service || !ln.listed {
+			continue
+		}
+		if !ln.active {
+			ln.active = true
+			l.active = append(l.active, ln)
+		}
+		ln.wake(req.found)
+	}
+}
+
 // done settles a request that was carried out and returns the attempts to
 // start, and when a lane's gates open.
-func (l *ledger) done(req *request, out *jobs.Exchanged, now time.Time) (started []*attempt, again time.Duration) {
+func (l *ledger) done(req *request, out *jobs.Exchanged, now time.Time, took time.Duration) (started []*attempt, again time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.release(req)
+	if req.exchange.Search {
+		l.foundWaiting(req, out.Waiting, took)
+	}
 	last := make(map[*lane]jobs.Place, 4)
 	got := make(map[*lane]int, 4)
 	limited := 0
@@ -205,7 +263,7 @@ func (l *ledger) done(req *request, out *jobs.Exchanged, now time.Time) (started
 			look.end(reached(look, g.Claimed, in > 0, last[look.lane]))
 		}
 	}
-	if req.asks() {
+	if req.asks() || len(out.Waiting) > 0 {
 		l.poke()
 	}
 	return started, again
@@ -278,6 +336,9 @@ func (l *ledger) undoClaim(req *request) {
 
 func (l *ledger) undoClaimLocked(req *request) {
 	l.release(req)
+	if req.exchange.Search && req.found.Before(l.woken) {
+		l.woken = req.found
+	}
 	for _, look := range req.looks {
 		look.undo()
 	}

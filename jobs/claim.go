@@ -119,6 +119,17 @@ SELECT g.busy, g.opens_in, (g.job).id, (g.job).identifier, (g.job).service_name,
        coalesce((g.job).requeued_at, (g.job).created_at, '-infinity'::timestamptz), (g.job).started_at
   FROM jobs.claim_gated($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) g`
 
+// searchSQL finds the services with waiting jobs by one probe a service.
+const searchSQL = `
+WITH RECURSIVE lane (service) AS (
+    (SELECT service_name FROM jobs.tb_job_run WHERE status = 'pending' ORDER BY service_name LIMIT 1)
+    UNION ALL
+    SELECT (SELECT service_name FROM jobs.tb_job_run
+             WHERE status = 'pending' AND service_name > lane.service ORDER BY service_name LIMIT 1)
+      FROM lane WHERE lane.service IS NOT NULL
+)
+SELECT service FROM lane WHERE service IS NOT NULL`
+
 func (c *Claim) queue(batch *pgx.Batch, agent ID, out *Exchanged) {
 	if len(c.Lanes) > 0 && c.Limit > 0 {
 		n := len(c.Lanes)

@@ -40,6 +40,7 @@ type Exchange struct {
 	Circuits  []Circuit
 	Metrics   []Metric
 	Claim     Claim
+	Search    bool // for the services that have waiting jobs
 }
 
 // Exchanged is what came of an Exchange.
@@ -48,7 +49,8 @@ type Exchanged struct {
 	// Recorded counts results that the table took. Those missing had lost
 	// their lease or were cancelled: they changed nothing.
 	Recorded int
-	Gates    []Gate // of the gated lanes that were asked, in their order
+	Gates    []Gate   // of the gated lanes that were asked, in their order
+	Waiting  []string // the services that have waiting jobs, as rows spell them
 }
 
 // ErrLeaseLost says that the agent's own lease has run out: it must register
@@ -137,6 +139,12 @@ func (e *Exchange) Do(ctx context.Context, conn *pgx.Conn, agent ID) (Exchanged,
 	queueCircuits(batch, e.Circuits)
 	queueMetrics(batch, e.Metrics)
 	e.Claim.queue(batch, agent, &out)
+	if e.Search {
+		batch.Queue(searchSQL).Query(func(rows pgx.Rows) (err error) {
+			out.Waiting, err = pgx.CollectRows(rows, pgx.RowTo[string])
+			return err
+		})
+	}
 	if batch.Len() == 0 {
 		return out, nil
 	}
