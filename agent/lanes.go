@@ -95,8 +95,7 @@ func (l *look) end(reached jobs.Place) {
 	if l.woken.Before(reached) {
 		reached = l.woken
 	}
-	// A wake-up may have moved the lane's place before this look's beginning.
-	if !ln.from.Before(l.from) && ln.from.Before(reached) {
+	if ln.from.Before(reached) {
 		ln.from = reached
 	}
 }
