@@ -44,14 +44,18 @@ test: ## every test with the race detector; the last line counts them
 check: ## formatting, vet, staticcheck, layers, scripts, systemd unit
 	@scripts/check-format
 	go vet ./...
+	go -C bench vet ./...
 	GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 go build ./...
 	go run $(STATICCHECK) ./...
+	go -C bench run $(STATICCHECK) ./...
 	go test ./internal/archtest
 	@scripts/check-scripts
 	@scripts/check-unit deploy/specql-agent.service
 
-bench: ## measure queue and runners on this machine
-	go run ./bench
+# A module of its own, so that the programs do not depend on what they are
+# measured beside. BENCH holds its flags, such as BENCH='-only latency'.
+bench: ## measure the queue beside floors and River; ten minutes
+	go -C bench run . $(BENCH)
 
 build: ## both programs, static, into bin/
 	@mkdir -p bin

@@ -45,15 +45,20 @@ type Agent struct {
 	rejected  string    // why the registry file on disk is not applied
 	appliedAt time.Time // when the one in use was
 	draining  bool
-	wanted    string // by operators
-	shown     string // the state that the last heartbeat told
-	reloadAt  *time.Time
-	reload    func() // looks at the registry file; nil: nobody follows it
+	wanted    string     // by operators
+	shown     string     // the state that the last heartbeat told
+	reloadAt  *time.Time // when operators last asked for a reload
+	reloaded  *time.Time // that of them which was carried out
+	reload    func()     // looks at the registry file; nil: nobody follows it
+
+	chronicle *chronicle
+	duties    []*duty
 
 	// The rest is keepLease's own.
 	polled    time.Time
 	drainFrom time.Time
 	published *registry.Config
+	lanesSeen time.Time
 }
 
 // counts are what happened since the start.
@@ -78,6 +83,7 @@ func New(o Options) (*Agent, error) {
 	for _, r := range o.Runners {
 		a.runners[r.Type()] = r
 	}
+	a.chronicle, a.duties = newChronicle(o.Config), a.newDuties()
 	a.ledger.apply(o.Config)
 	return a, nil
 }
@@ -86,8 +92,10 @@ func New(o Options) (*Agent, error) {
 // under way keep the snapshot that they were started with.
 func (a *Agent) Apply(config *registry.Config) {
 	a.mu.Lock()
+	before := a.opt.Config
 	a.opt.Config, a.rejected, a.appliedAt = config, "", time.Now()
 	a.mu.Unlock()
+	a.chronicle.applied(config, before)
 	a.counts.applied.Add(1)
 	a.ledger.apply(config)
 	a.pulseIn(0)
@@ -100,6 +108,7 @@ func (a *Agent) Reject(reason string) {
 	a.mu.Lock()
 	a.rejected = reason
 	a.mu.Unlock()
+	a.chronicle.rejected(reason)
 	a.counts.rejected.Add(1)
 	a.pulseIn(0)
 	a.log.Error("registry not applied, the last good one goes on", "reason", reason)
@@ -142,6 +151,10 @@ func (a *Agent) Run(ctx context.Context) error {
 	var side, loops sync.WaitGroup
 	side.Go(func() { a.keepLease(working, first) })
 	side.Go(func() { a.listen(working) })
+	side.Go(func() { a.keepChronicle(working) })
+	for _, d := range a.duties {
+		side.Go(func() { a.attend(working, d) })
+	}
 	for range a.opt.Connections {
 		loops.Go(func() { a.exchange(working) })
 	}
@@ -209,7 +222,7 @@ func (a *Agent) info() jobs.AgentInfo {
 	info := jobs.AgentInfo{ID: a.ledger.incarnation(), Name: a.opt.Name, Host: host, PID: os.Getpid(),
 		Version: a.opt.Version, Environment: a.opt.Config.Env, Types: a.opt.types(), Slots: a.opt.Slots,
 		Running: running, Isolation: a.opt.Isolation, RegistryHash: a.opt.Config.Hash,
-		RegistryError: a.rejected, State: a.stateWord(running), Wanted: a.wanted}
+		RegistryError: a.rejected, State: a.stateWord(running), Wanted: a.wanted, Reloaded: a.reloaded}
 	a.shown = info.State
 	return info
 }

@@ -17,15 +17,15 @@ func (a *Agent) Follow(ctx context.Context, w *registry.Watcher) {
 	for e := range w.Events() {
 		switch {
 		case e.Config != nil:
-			a.mu.Lock()
-			before := a.opt.Config
-			a.mu.Unlock()
-			a.log.Info("registry changed", "changes", registry.Diff(before, e.Config).String())
+			a.log.Info("registry changed", "changes", registry.Diff(a.config(), e.Config).String())
 			a.Apply(e.Config)
 		case e.Err != nil:
 			a.Reject(e.Err.Error())
-		default:
+		case e.Diags.HasErrors():
 			a.Reject(firstError(e.Diags))
+		}
+		if e.Asked {
+			a.answerReload()
 		}
 	}
 }

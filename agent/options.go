@@ -31,6 +31,11 @@ type Options struct {
 	RetryCap    time.Duration // longest backoff; 10 min
 	Log         *slog.Logger  // discarded when nil
 	Tracer      trace.Tracer  // makes a span an attempt; nil: none
+
+	// Retention is how long jobs are kept after they ended: completed,
+	// cancelled, or failed without attempts left. At least 1 h; zero keeps
+	// them for good.
+	Retention time.Duration
 }
 
 func (o *Options) validate() error {
@@ -62,6 +67,7 @@ func (o *Options) validate() error {
 	check(o.Slots >= 1 && o.Slots <= 100_000, "slots: %d is not between 1 and 100000", o.Slots)
 	check(o.Connections >= 1 && o.Connections <= 16, "connections: %d is not between 1 and 16", o.Connections)
 	check(o.Lease >= time.Second, "lease: %s is shorter than 1s", o.Lease)
+	check(o.Retention == 0 || o.Retention >= time.Hour, "retention: %s is shorter than 1h; 0 keeps all jobs", o.Retention)
 	check(o.Drain >= 0, "drain timeout: %s is negative", o.Drain)
 	return errors.Join(errs...)
 }

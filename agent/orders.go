@@ -27,8 +27,13 @@ func (a *Agent) obeyOrders(p jobs.Pulse) {
 		a.ledger.pause(p.Wanted != jobs.AgentRunning)
 		a.pulseIn(0) // the new state is shown at once
 	}
-	if reload && look != nil {
+	switch {
+	case !reload:
+	case look != nil:
 		look()
+	default:
+		a.log.Warn("asked to reload, but this agent follows no file")
+		a.answerReload()
 	}
 	if p.Wanted != jobs.AgentDrained {
 		return
@@ -41,6 +46,14 @@ func (a *Agent) obeyOrders(p jobs.Pulse) {
 	} else if was != p.Wanted || a.shown != jobs.AgentDrained {
 		a.pulseIn(0)
 	}
+}
+
+// answerReload shows with the next heartbeat that the file was looked at.
+func (a *Agent) answerReload() {
+	a.mu.Lock()
+	a.reloaded = a.reloadAt
+	a.mu.Unlock()
+	a.pulseIn(0)
 }
 
 // stateWord is the agent's state for screens. a.mu is held.
@@ -58,18 +71,31 @@ func (a *Agent) stateWord(running int) string {
 	return jobs.AgentRunning
 }
 
-// publish writes what the registry says of the lanes, once for each snapshot.
+// lanesEvery is how often an agent looks whether the lanes still stand.
+const lanesEvery = time.Minute
+
+// publish writes what the registry says of the lanes, once for each snapshot,
+// and again when the agent whose snapshot they show is gone.
 func (a *Agent) publish(ctx context.Context, conn *pgx.Conn) error {
-	a.mu.Lock()
-	config := a.opt.Config
-	a.mu.Unlock()
+	config := a.config()
+	settings := laneSettings(config)
 	if config == a.published {
-		return nil
+		if time.Since(a.lanesSeen) < lanesEvery {
+			return nil
+		}
+		a.lanesSeen = time.Now()
+		services := make([]string, len(settings))
+		for i := range settings {
+			services[i] = settings[i].Service
+		}
+		if stand, err := jobs.LanesStand(ctx, conn, services); err != nil || stand {
+			return err
+		}
 	}
-	if err := jobs.PublishLanes(ctx, conn, config.Hash, laneSettings(config)); err != nil {
+	if err := jobs.PublishLanes(ctx, conn, config.Hash, settings); err != nil {
 		return err
 	}
-	a.published = config
+	a.published, a.lanesSeen = config, time.Now()
 	return nil
 }
 
@@ -79,9 +105,4 @@ func laneSettings(config *registry.Config) []jobs.LaneSettings {
 		out = append(out, jobs.LaneSettings{Service: s.Name, Type: s.ExecutionType, Concurrency: s.Concurrency, Gates: gatesOf(s)})
 	}
 	return out
-}
-
-// upkeep does, when it is this agent's turn, what some agent does for all.
-func (a *Agent) upkeep(ctx context.Context, conn *pgx.Conn) error {
-	return nil
 }

@@ -51,7 +51,7 @@ SELECT date_trunc('minute', now()) - m * interval '1 minute', CASE WHEN s < 8 TH
 
 // reads asks everything in turn, as often as readings says.
 func reads(ctx context.Context, db *database) (figures, error) {
-	for _, sql := range []string{agentsSQL, metricsSQL, "VACUUM ANALYZE jobs.tb_agent, jobs.tb_job_metric"} {
+	for _, sql := range []string{agentsSQL, metricsSQL, "DELETE FROM jobs.tb_job_run WHERE status = 'pending'", "VACUUM ANALYZE"} {
 		if _, err := db.conn.Exec(ctx, sql); err != nil {
 			return nil, err
 		}

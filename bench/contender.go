@@ -18,13 +18,12 @@ import (
 type contender struct {
 	name string
 	// work runs jobs until ctx ends, and tells of each when it starts. Ready
-	// is closed when a job would be noticed at once.
+	// is closed when jobs may be queued.
 	work func(ctx context.Context, url string, ready chan<- struct{}, began func(job int)) error
 	// apply makes an application's connection.
 	apply func(ctx context.Context, url string) (application, error)
-	// records tells that a job's end is seen in jobs.tb_job_run right away.
-	records bool
-	river   bool // its jobs are in River's own table
+	records bool // completes its jobs in jobs.tb_job_run
+	river   bool // has River's table instead
 }
 
 // application queues jobs, one to a transaction of its own.
@@ -33,8 +32,8 @@ type application interface {
 	close()
 }
 
-// agentContender is the complete agent with a no-op runner, its registry
-// holding the no-op service and others.
+// agentContender is the complete agent with no-op runners, its registry
+// holding the no-op service and others. The first jobs find it still starting.
 func agentContender(others ...string) contender {
 	return contender{name: "agent", apply: applySQL, records: true,
 		work: func(ctx context.Context, url string, ready chan<- struct{}, began func(int)) error {
@@ -88,11 +87,11 @@ func riverContender() contender {
 // database of its own.
 func (l *lab) contend(ctx context.Context, contenders []contender,
 	measure func(ctx context.Context, db *database, c contender) (figures, error)) ([]side, error) {
-	empty, err := l.jobsTemplate(ctx, "no jobs")
+	empty, err := l.backlogTemplate(ctx, 0)
 	if err != nil {
 		return nil, err
 	}
-	riverEmpty, err := l.riverTemplate(ctx, "no River jobs", 0)
+	riverEmpty, err := l.riverTemplate(ctx, 0)
 	if err != nil {
 		return nil, err
 	}

@@ -77,11 +77,6 @@ func (l *lab) growthCases(ctx context.Context) ([]growthCase, error) {
 		growthCase{"an open snapshot of another session", small, nil, holdSnapshot}), nil
 }
 
-// finishedTemplate has n finished jobs and the backlog that is measured.
-func (l *lab) finishedTemplate(ctx context.Context, n int) (template, error) {
-	return l.jobsTemplate(ctx, thousands(n)+" finished jobs", l.finished(n), backlog("noop", l.sizes.growthJobs))
-}
-
 // The service that a crowd of jobs waits for, in its two cases.
 const (
 	switchedOff = `{ name: crowd, type: bench, category: bench, execution_type: shell,

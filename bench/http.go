@@ -24,7 +24,7 @@ func throughHTTP(ctx context.Context, l *lab) error {
 	service := startService()
 	defer service.close()
 	n := l.sizes.httpJobs
-	queue, err := l.jobsTemplate(ctx, fmt.Sprintf("backlog of %d", n), backlog("noop", n))
+	queue, err := l.backlogTemplate(ctx, n)
 	if err != nil {
 		return err
 	}

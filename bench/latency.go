@@ -39,14 +39,16 @@ func latency(ctx context.Context, l *lab) error {
 		return err
 	}
 	l.table.heading("Latency of single jobs, agent idle: from the INSERT's return to the start")
-	for _, f := range []struct {
-		name string
-		goal target
-	}{{p50, atMost(1.2)}, {p99, atMost(2)}, {sentP50, none}, {sentP99, none}} {
-		ours := found["agent"][f.name]
-		l.table.ratio(f.name+", against a bare claim", ours, found["bare claim"][f.name], milliseconds, f.goal)
-		l.table.ratio(f.name+", against River", ours, found["River"][f.name], milliseconds, none)
-		l.table.ratio(f.name+", against the notification alone", ours, found["notification"][f.name], milliseconds, none)
+	against := func(figure, other string, goal target) {
+		l.table.ratio(figure+", against "+other, found["agent"][figure], found[other][figure], milliseconds, goal)
+	}
+	against(p50, "bare claim", atMost(1.2))
+	against(p99, "bare claim", atMost(2))
+	against(p50, "River", none)
+	against(p99, "River", none)
+	for _, figure := range []string{sentP50, sentP99} {
+		against(figure, "bare claim", none)
+		against(figure, "notification", none)
 	}
 	return nil
 }

@@ -52,9 +52,6 @@ type sizes struct {
 	idle       time.Duration // that a program is watched
 }
 
-// errMissed says that a figure is not what it should be.
-var errMissed = errors.New("targets missed")
-
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -76,17 +73,21 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	defer l.close()
+	var failed []error
 	for _, b := range chosen {
 		if err := b.run(ctx, l); err != nil {
-			return err
+			failed = append(failed, err)
+		}
+		if ctx.Err() != nil {
+			break
 		}
 	}
 	fmt.Printf("%s at its defaults, synchronous commit on; medians of %d rounds\n", l.server.Version(), sizes.rounds)
 	l.table.write(os.Stdout)
 	if n := l.table.missed(); n > 0 {
-		return fmt.Errorf("%d %w", n, errMissed)
+		failed = append(failed, fmt.Errorf("%d figures missed their targets", n))
 	}
-	return nil
+	return errors.Join(failed...)
 }
 
 func parse(args []string) ([]benchmark, sizes, error) {
@@ -104,7 +105,7 @@ func parse(args []string) ([]benchmark, sizes, error) {
 	set.IntVar(&s.growthJobs, "growth-jobs", 100_000, "jobs of a growth measurement, a fifth of them at 100 slots")
 	set.DurationVar(&s.idle, "idle", 30*time.Second, "how long an idle program is watched")
 	full := set.Bool("full", false, "a grown table of 5,000,000 finished rows too; it takes some minutes to make")
-	set.Usage = func() { usage(set) }
+	set.Usage = func() { help(set) }
 	if err := set.Parse(args); err != nil {
 		return nil, s, err
 	}
@@ -141,7 +142,7 @@ func choose(only string) ([]benchmark, error) {
 	return chosen, nil
 }
 
-func usage(set *flag.FlagSet) {
+func help(set *flag.FlagSet) {
 	w := set.Output()
 	fmt.Fprint(w, "bench measures the queue on a private PostgreSQL: go run . [flags]\n\nWhat -only chooses from:\n")
 	for _, b := range benchmarks {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -32,6 +33,7 @@ func (l *lab) interleave(ctx context.Context, what string, rounds int, sides []s
 	for round := range rounds {
 		for i := range sides {
 			s := sides[(round+i)%len(sides)]
+			runtime.GC() // nobody's garbage is another one's work
 			within, cancel := context.WithTimeout(ctx, longestMeasurement)
 			found, err := s.run(within)
 			cancel()
@@ -62,13 +64,8 @@ func (f figures) String() string {
 	var parts []string
 	for _, name := range slices.Sorted(maps.Keys(f)) {
 		unit := milliseconds
-		switch {
-		case strings.HasPrefix(name, rate):
+		if strings.HasPrefix(name, rate) {
 			unit = perSecond
-		case name == cpuShare:
-			unit = percent
-		case name == memory:
-			unit = mebibytes
 		}
 		parts = append(parts, name+" "+unit(f[name]))
 	}

@@ -27,6 +27,16 @@ type riverSettings struct {
 	connections int32
 }
 
+var (
+	// riverDrain are the settings for a drain.
+	riverDrain = riverSettings{cooldown: time.Millisecond, poll: 20 * time.Millisecond, connections: 10}
+
+	// riverPrompt are the settings for latency: the shortest wait after a
+	// notification that River allows, and a short poll, since its inserts
+	// notify at most once in that time.
+	riverPrompt = riverSettings{cooldown: time.Millisecond, poll: 5 * time.Millisecond, connections: 10}
+)
+
 // riverRunning is a River client in this process, with its pool.
 type riverRunning struct {
 	client *river.Client[pgx.Tx]
@@ -83,9 +93,9 @@ func (r *riverRunning) stop(ctx context.Context) error {
 	return r.client.Stop(ctx)
 }
 
-// riverTemplate makes a template with River's schema and n jobs that wait.
-func (l *lab) riverTemplate(ctx context.Context, name string, n int) (template, error) {
-	return l.template(ctx, name, func(ctx context.Context, conn *pgx.Conn) error {
+// riverTemplate has River's schema and n jobs that wait.
+func (l *lab) riverTemplate(ctx context.Context, n int) (template, error) {
+	return l.template(ctx, "River's backlog of "+thousands(n), func(ctx context.Context, conn *pgx.Conn) error {
 		pool, err := pgxpool.New(ctx, conn.Config().ConnString())
 		if err != nil {
 			return err
@@ -106,8 +116,3 @@ func (l *lab) riverTemplate(ctx context.Context, name string, n int) (template, 
 
 // riverLeft counts the jobs that are not completed.
 const riverLeft = `SELECT count(*) FROM river_job WHERE state <> 'completed'`
-
-// riverPrompt are River's settings for latency: the shortest wait after a
-// notification that it allows, and a short poll, since its inserts notify at
-// most once in that time.
-var riverPrompt = riverSettings{cooldown: time.Millisecond, poll: 5 * time.Millisecond, connections: 10}

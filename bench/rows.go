@@ -16,6 +16,16 @@ func backlog(service string, n int) filler {
 	}
 }
 
+// backlogTemplate has n jobs that wait and nothing else.
+func (l *lab) backlogTemplate(ctx context.Context, n int) (template, error) {
+	return l.jobsTemplate(ctx, "backlog of "+thousands(n), backlog("noop", n))
+}
+
+// finishedTemplate has n finished jobs and the backlog that growth measures.
+func (l *lab) finishedTemplate(ctx context.Context, n int) (template, error) {
+	return l.jobsTemplate(ctx, thousands(n)+" finished jobs", l.finished(n), backlog("noop", l.sizes.growthJobs))
+}
+
 // idFrom says where an id comes from: the table's default, which is random, or
 // an application that makes them in the order of time (uuid version 7).
 var idFrom = map[string]string{

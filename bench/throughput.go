@@ -9,11 +9,8 @@ import (
 	"github.com/specql/specql-ops/runners"
 )
 
-// River's settings for a drain, the best of those tried on two cores.
-var riverDrain = riverSettings{cooldown: time.Millisecond, poll: 20 * time.Millisecond, connections: 10}
-
-// throughput drains a backlog of no-op jobs: through the complete agent,
-// through the bare loop, and the same number of slots' worth through River.
+// throughput drains a backlog of no-op jobs through the complete agent, through
+// the bare loop and, half as many, through River with as many workers as slots.
 func throughput(ctx context.Context, l *lab) error {
 	l.table.heading("Throughput: no-op jobs from a backlog, until the last is recorded as completed")
 	for _, slots := range []int{100, 2000} {
@@ -21,18 +18,18 @@ func throughput(ctx context.Context, l *lab) error {
 		if slots == 100 {
 			n /= 2
 		}
-		queue, err := l.jobsTemplate(ctx, fmt.Sprintf("backlog of %d", n), backlog("noop", n))
+		queue, err := l.backlogTemplate(ctx, n)
 		if err != nil {
 			return err
 		}
-		riverQueue, err := l.riverTemplate(ctx, fmt.Sprintf("River's backlog of %d", n/4), n/4)
+		riverQueue, err := l.riverTemplate(ctx, n/2)
 		if err != nil {
 			return err
 		}
 		found, err := l.interleave(ctx, fmt.Sprintf("throughput, %d slots", slots), l.sizes.rounds, []side{
 			{"agent", func(ctx context.Context) (figures, error) { return l.agentDrain(ctx, queue, n, slots) }},
 			{"bare loop", func(ctx context.Context) (figures, error) { return l.bareDrain(ctx, queue, n, slots) }},
-			{"River", func(ctx context.Context) (figures, error) { return l.riverDrain(ctx, riverQueue, n/4, slots) }},
+			{"River", func(ctx context.Context) (figures, error) { return l.riverDrain(ctx, riverQueue, n/2, slots) }},
 		})
 		if err != nil {
 			return err

@@ -24,9 +24,10 @@ type AgentInfo struct {
 	Running       int
 	Isolation     string
 	RegistryHash  string
-	RegistryError string // why the file on disk is not applied; empty when it is
-	State         string // one of the words below; empty: running
-	Wanted        string // what operators want of it: running, paused or drained; empty: running
+	RegistryError string     // why the file on disk is not applied; empty when it is
+	State         string     // one of the words below; empty: running
+	Wanted        string     // what operators want of it: running, paused or drained; empty: running
+	Reloaded      *time.Time // the order to reload that was carried out; nil: none
 }
 
 // The states of an agent. A paused one claims nothing and lets its jobs run; a
@@ -77,7 +78,8 @@ func Register(ctx context.Context, conn *pgx.Conn, a AgentInfo, lease time.Durat
 const renewSQL = `
 UPDATE jobs.tb_agent
    SET heartbeat_at = now(), lease_expires_at = now() + make_interval(secs => $2),
-       running = $3, registry_hash = $4, registry_error = $5, state = $6
+       running = $3, registry_hash = $4, registry_error = $5, state = $6,
+       reload_asked_at = CASE WHEN reload_asked_at <= $7 THEN NULL ELSE reload_asked_at END
  WHERE id = $1 AND lease_expires_at > now()
 RETURNING wanted, reload_asked_at,
        (SELECT extract(epoch FROM min(retry_at) - now())::float8 FROM jobs.tb_job_run
@@ -87,7 +89,7 @@ RETURNING wanted, reload_asked_at,
 // Pulse is what a heartbeat found.
 type Pulse struct {
 	Wanted    string     // what operators want of the agent: running, paused or drained
-	ReloadAt  *time.Time // when a reload was last asked for; nil: never
+	ReloadAt  *time.Time // when a reload was asked for that is not carried out yet
 	NextRetry Due        // of the next retry
 	NextLapse Due        // of another agent's lease
 }
@@ -110,7 +112,7 @@ func due(seconds *float64) Due {
 func Heartbeat(ctx context.Context, conn *pgx.Conn, a AgentInfo, lease time.Duration) (Pulse, error) {
 	var p Pulse
 	var retry, lapse *float64
-	err := conn.QueryRow(ctx, renewSQL, a.ID, lease.Seconds(), a.Running, a.RegistryHash, a.RegistryError, a.State).
+	err := conn.QueryRow(ctx, renewSQL, a.ID, lease.Seconds(), a.Running, a.RegistryHash, a.RegistryError, a.State, a.Reloaded).
 		Scan(&p.Wanted, &p.ReloadAt, &retry, &lapse)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):

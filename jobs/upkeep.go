@@ -3,7 +3,6 @@ package jobs
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -84,30 +83,4 @@ func Promote(ctx context.Context, conn *pgx.Conn) (promoted int, next Due, err e
 		return 0, Due{}, fmt.Errorf("promote retries: %w", err)
 	}
 	return promoted, next, nil
-}
-
-// Task is what some agent does for all, from time to time.
-type Task string
-
-// The tasks, as jobs.tb_upkeep names them.
-const (
-	RollUpMetrics Task = "metrics"
-	Retention     Task = "retention"
-	ForgetAgents  Task = "agents"
-)
-
-const turnSQL = `
-UPDATE jobs.tb_upkeep SET done_at = now(), agent_name = $2
- WHERE task = (SELECT task FROM jobs.tb_upkeep WHERE task = $1 AND done_at <= now() - make_interval(secs => $3)
-                  FOR UPDATE SKIP LOCKED)`
-
-// Turn takes the task for this agent when nobody has done it for the time
-// given. A row decides and no lock is held meanwhile: an agent that stops in
-// the middle, or is frozen, keeps nobody from the next turn.
-func Turn(ctx context.Context, conn *pgx.Conn, task Task, agent string, every time.Duration) (mine bool, err error) {
-	tag, err := conn.Exec(ctx, turnSQL, string(task), agent, every.Seconds())
-	if err != nil {
-		return false, fmt.Errorf("upkeep %s: %w", task, err)
-	}
-	return tag.RowsAffected() == 1, nil
 }

@@ -16,12 +16,13 @@ import (
 // In its shape mode (expand false) it looks at overlays that were not chosen:
 // fields and types are checked, variables are not looked up.
 type decoder struct {
-	rep     *report
-	lookup  func(string) (string, bool)
-	expand  bool
-	secrets map[string]struct{} // values of variables with secret-looking names
-	in      string              // what every message begins with: "service payments: "
-	path    []string
+	rep      *report
+	lookup   func(string) (string, bool)
+	expand   bool
+	verbatim bool                // variables are not looked up and stand for themselves
+	secrets  map[string]struct{} // values of variables with secret-looking names
+	in       string              // what every message begins with: "service payments: "
+	path     []string
 }
 
 // field is one yaml field of a struct.
@@ -205,7 +206,7 @@ func (d *decoder) list(n *node, v reflect.Value, f *field) {
 // text returns a string's value with variables expanded; ok is false when it
 // is not known.
 func (d *decoder) text(n *node) (s string, ok bool) {
-	if n.kind != stringKind || !hasVariables(n.text) {
+	if n.kind != stringKind || d.verbatim || !hasVariables(n.text) {
 		return n.text, true
 	}
 	if !d.expand {

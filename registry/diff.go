@@ -216,6 +216,12 @@ func plainText(v reflect.Value) string {
 			parts[i] = plainText(v.Index(i))
 		}
 		return "[" + strings.Join(parts, ", ") + "]"
+	case reflect.Map:
+		var parts []string
+		for _, k := range mapKeys(v) {
+			parts = append(parts, k+": "+plainText(v.MapIndex(reflect.ValueOf(k))))
+		}
+		return "{" + strings.Join(parts, ", ") + "}"
 	case reflect.Struct:
 		var parts []string
 		for _, f := range fieldsOf(v.Type()).list {

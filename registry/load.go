@@ -132,7 +132,7 @@ func readFile(path string) ([]byte, error) {
 
 // Parse validates data; name stands for it in positions. It reports every
 // fault at once; Config is nil when one of them is an error. It does no I/O
-// but what opt.Stat does.
+// but what opt.Stat does. A Config keeps data, which must not be changed.
 func Parse(name string, data []byte, opt Options) (*Config, Diagnostics) {
 	rep := &report{file: name, lines: lineIndex{data: data}}
 	if len(data) > MaxFileSize {
@@ -149,7 +149,7 @@ func Parse(name string, data []byte, opt Options) (*Config, Diagnostics) {
 	if diags.HasErrors() {
 		return nil, diags
 	}
-	config.File, config.Hash = name, hashOf(data, opt.Env)
+	config.File, config.Hash, config.source = name, hashOf(data, opt.Env), data
 	return config, diags
 }
 

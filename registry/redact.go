@@ -10,12 +10,17 @@ func (c *Config) Redact(text string) string {
 		return text
 	}
 	for secret := range c.secrets {
-		// A very short value would be found in everything.
-		if text == secret || len(secret) >= 4 && strings.Contains(text, secret) {
+		if holds(text, secret) {
 			return masked
 		}
 	}
-	return urlUser.ReplaceAllString(text, "${1}"+masked+"@")
+	return maskText(text)
+}
+
+// holds tells whether a text gives a secret away. A very short one would be
+// found in everything.
+func holds(text, secret string) bool {
+	return text == secret || len(secret) >= 4 && strings.Contains(text, secret)
 }
 
 // shownValue is a value as a listing may show it: masked when its key looks

@@ -552,6 +552,11 @@ func FuzzParse(f *testing.F) {
 		if c != nil {
 			c.Render(&b, true)
 			Diff(nil, c)
+			kept := c.Redacted()
+			b.WriteString(kept)
+			if again := Sketch("f", []byte(kept), env); kept != Withheld && (again == nil || len(again.Services) != len(c.Services)) {
+				t.Fatalf("the text that is kept reads otherwise:\n%s", kept)
+			}
 		}
 		if !strings.Contains(string(data), "s3cretvalue") && regexp.MustCompile("s3cretvalue").MatchString(b.String()) {
 			t.Fatal("a secret is shown")

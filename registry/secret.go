@@ -40,7 +40,7 @@ func secretName(name string) bool {
 }
 
 var (
-	keyValue = regexp.MustCompile(`(["']?)([A-Za-z_][\w.-]*)(["']?\s*:\s+)("(?:[^"\\]|\\.)*"?|'[^']*'?|[^\s#,}][^,}]*)`)
+	keyValue = regexp.MustCompile(`(["']?)([A-Za-z_][\w.-]*)(["']?\s*:\s+)("(?:[^"\\]|\\.)*"?|'(?:[^']|'')*'?|[^\s#,}][^,}]*)`)
 	urlUser  = regexp.MustCompile(`(://)[^/\s"'@]+@`)
 )
 

@@ -120,11 +120,22 @@ func parseTree(data []byte, rep *report) (root *node, fault *syntaxFault) {
 	if fault := checkText(data); fault != nil {
 		return nil, fault
 	}
-	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
+	data = plainLines(data)
 	if root, ok := parseParts(data, rep); ok {
 		return root, nil
 	}
 	return parseWhole(data, rep)
+}
+
+// plainLines takes away what editors on other systems add: a mark in front,
+// and a carriage return in each line, which the parser counts as a line of its
+// own.
+func plainLines(data []byte) []byte {
+	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
+	if bytes.Contains(data, []byte("\r\n")) {
+		data = bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n"))
+	}
+	return data
 }
 
 // parseWhole reads data in one go.

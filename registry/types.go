@@ -19,6 +19,7 @@ type Config struct {
 	byName  map[string]*Service // lower-case name
 	secrets map[string]struct{} // values that came from secret-looking variables
 	tree    []*node             // the services' nodes, where Options.Origins asked for them
+	source  []byte              // the file as it was read, for Redacted; no copy
 }
 
 // Service finds a service by name, regardless of case.

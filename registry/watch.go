@@ -26,13 +26,15 @@ type WatchOptions struct {
 	Logger *slog.Logger
 }
 
-// Event is one state of the file. Exactly one of three holds: Config is a
-// good file (Diags may warn), Diags holds errors, or Err tells why the file
-// could not be read. Only a Config is ever to be applied.
+// Event is one state of the file. One of three holds: Config is a good file
+// (Diags may warn), Diags holds errors, or Err tells why the file could not be
+// read. Only a Config is ever to be applied. None of them holds in the answer
+// to a Reload that found the file as it was.
 type Event struct {
 	Config *Config
 	Diags  Diagnostics
 	Err    error
+	Asked  bool // it answers a Reload
 }
 
 // Watcher delivers a registry file's states as they come: after in-place
@@ -47,6 +49,7 @@ type Watcher struct {
 
 	state   string // what was delivered last
 	checked func() // tests wait for a look at the file with it
+	notify  func() (*fsnotify.Watcher, error)
 }
 
 // NewWatcher makes a watcher for the file at path, which Load reads with opt.
@@ -62,7 +65,7 @@ func NewWatcher(path string, opt Options, watch WatchOptions) *Watcher {
 	}
 	return &Watcher{
 		path: filepath.Clean(path), opt: opt, watch: watch,
-		events: make(chan Event), reload: make(chan struct{}, 1), checked: func() {},
+		events: make(chan Event), reload: make(chan struct{}, 1), checked: func() {}, notify: fsnotify.NewWatcher,
 	}
 }
 
@@ -70,7 +73,8 @@ func NewWatcher(path string, opt Options, watch WatchOptions) *Watcher {
 // yet is replaced by a newer one. The channel is closed when Run returns.
 func (w *Watcher) Events() <-chan Event { return w.events }
 
-// Reload makes Run look at the file now, as after a SIGHUP. It does not wait.
+// Reload makes Run look at the file now, as after a SIGHUP, and answer by an
+// event though nothing changed. It does not wait.
 func (w *Watcher) Reload() {
 	select {
 	case w.reload <- struct{}{}:
@@ -100,7 +104,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 		if pending != nil {
 			out, next = w.events, *pending
 		}
-		look := false
+		look, asked := false, false
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -127,7 +131,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 		case <-quiet:
 			look = true
 		case <-w.reload:
-			look = true
+			look, asked = true, true
 		case <-poll.C:
 			n.renew()
 			look = true
@@ -135,7 +139,14 @@ func (w *Watcher) Run(ctx context.Context) error {
 		if look {
 			quiet, since = nil, time.Time{}
 			if e := w.look(); e != nil {
+				asked = asked || pending != nil && pending.Asked
 				pending = e
+			}
+			if asked && pending == nil {
+				pending = &Event{}
+			}
+			if asked {
+				pending.Asked = true
 			}
 			n.follow()
 			w.checked()
@@ -181,7 +192,7 @@ func (w *Watcher) notifier() *notifier {
 // although its name is the same.
 func (n *notifier) renew() {
 	n.close()
-	fs, err := fsnotify.NewWatcher()
+	fs, err := n.w.notify()
 	if err != nil {
 		n.w.watch.Logger.Warn("no file notifications; changes are seen by polling alone",
 			"file", n.w.path, "every", n.w.watch.Poll, "error", err)

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/fsnotify/fsnotify"
 	"go.uber.org/goleak"
 )
 
@@ -20,11 +22,14 @@ type watching struct {
 
 func watch(t *testing.T, path string, poll time.Duration) *watching {
 	t.Helper()
-	w := &watching{
-		Watcher: NewWatcher(path, Options{LookupEnv: noEnv}, WatchOptions{Debounce: 5 * time.Millisecond, Poll: poll}),
-		t:       t, looks: make(chan struct{}, 1000),
-	}
+	return watchBy(t, path, WatchOptions{Debounce: 5 * time.Millisecond, Poll: poll}, fsnotify.NewWatcher)
+}
+
+func watchBy(t *testing.T, path string, opt WatchOptions, notify func() (*fsnotify.Watcher, error)) *watching {
+	t.Helper()
+	w := &watching{Watcher: NewWatcher(path, Options{LookupEnv: noEnv}, opt), t: t, looks: make(chan struct{}, 1000)}
 	w.checked = func() { w.looks <- struct{}{} }
+	w.notify = notify
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- w.Run(ctx) }()
@@ -173,10 +178,82 @@ func TestTheSameContentYieldsNothing(t *testing.T) {
 	w.service("one")
 	put(t, path, named("one"))
 	w.looked()
-	w.Reload()
-	w.looked()
 	put(t, path, named("two"))
 	w.service("two")
+}
+
+func TestAReloadIsAnsweredThoughNothingChanged(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "r.yaml")
+	put(t, path, named("one"))
+	w := watchBy(t, path, WatchOptions{Poll: never}, none)
+	w.service("one")
+	w.Reload()
+	if e := w.next(); !e.Asked || e.Config != nil || e.Err != nil || e.Diags != nil {
+		t.Fatalf("%+v", e)
+	}
+	put(t, path, named("two"))
+	w.Reload()
+	if e := w.next(); !e.Asked || e.Config == nil || e.Config.Services[0].Name != "two" {
+		t.Fatalf("%+v", e)
+	}
+	put(t, path, "services: {")
+	w.Reload()
+	if e := w.next(); !e.Asked || !e.Diags.Unreadable() {
+		t.Fatalf("%+v", e)
+	}
+}
+
+// none is a host that gives no file notifications.
+func none() (*fsnotify.Watcher, error) { return nil, errors.New("no notifications here") }
+
+func TestWithoutNotificationsThePollSeesEveryKindOfChange(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "r.yaml")
+	put(t, path, named("one"))
+	w := watchBy(t, path, WatchOptions{Poll: 5 * time.Millisecond}, none)
+	w.service("one")
+	put(t, filepath.Join(dir, "tmp"), named("two"))
+	must(t, os.Rename(filepath.Join(dir, "tmp"), path))
+	w.service("two")
+	must(t, os.Remove(path))
+	if e := w.next(); !errors.Is(e.Err, ErrNotFound) {
+		t.Fatalf("%+v", e)
+	}
+	must(t, os.Symlink(filepath.Join(dir, "other"), filepath.Join(dir, "link")))
+	put(t, filepath.Join(dir, "other"), named("three"))
+	must(t, os.Rename(filepath.Join(dir, "link"), path))
+	w.service("three")
+}
+
+// Half a file may be a valid registry by itself.
+func TestAnInPlaceWriteInPiecesIsReadWhenTheFileIsQuiet(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "r.yaml")
+	put(t, path, named("one"))
+	w := watchBy(t, path, WatchOptions{Debounce: time.Second, Poll: never}, fsnotify.NewWatcher)
+	w.service("one")
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
+	must(t, err)
+	for piece := range slices.Chunk([]byte(named("two")+"- name: three\n  type: t\n  category: c\n  operations: [{name: o}]\n"), 7) {
+		_, err := f.Write(piece)
+		must(t, err)
+	}
+	must(t, f.Close())
+	if e := w.next(); e.Config == nil || len(e.Config.Services) != 2 {
+		t.Fatalf("a part of the file was taken for the whole: %+v", e)
+	}
+}
+
+func TestAFileThatWasRemovedAndPutBackIsDeliveredAgain(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "r.yaml")
+	put(t, path, named("one"))
+	w := watch(t, path, never)
+	w.service("one")
+	must(t, os.Remove(path))
+	if e := w.next(); !errors.Is(e.Err, ErrNotFound) {
+		t.Fatalf("%+v", e)
+	}
+	put(t, path, named("one"))
+	w.service("one")
 }
 
 func TestABadFileYieldsNoConfigAndTheGoodOneComesBack(t *testing.T) {
@@ -211,7 +288,10 @@ func TestTheConfigurationInUseIsNotDeliveredAgain(t *testing.T) {
 	w.Reload()
 	select {
 	case <-looks:
-	case e := <-w.Events():
+	case <-time.After(20 * time.Second):
+		t.Error("nobody looked")
+	}
+	if e := <-w.Events(); e.Config != nil || !e.Asked {
 		t.Errorf("delivered again: %+v", e)
 	}
 	cancel()

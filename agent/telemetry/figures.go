@@ -135,7 +135,8 @@ func (w writer) gauge(d *prometheus.Desc, v float64, labels ...string) {
 func (w writer) durations(d *prometheus.Desc, h *jobs.Histogram, sum float64, bounds []time.Duration, labels ...string) {
 	buckets := make(map[float64]uint64, len(bounds))
 	for _, b := range bounds {
-		buckets[b.Seconds()] = uint64(h.UpTo(b))
+		// Not b.Seconds(), which is 1.6383999999999999 where 1.6384 is meant.
+		buckets[float64(b)/float64(time.Second)] = uint64(h.UpTo(b))
 	}
 	w.out <- prometheus.MustNewConstHistogram(d, uint64(h.Count()), sum, buckets, labels...)
 }

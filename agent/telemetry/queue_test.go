@@ -1,7 +1,6 @@
 package telemetry
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -89,7 +88,7 @@ func TestAMillionWaitingJobsAreNotCounted(t *testing.T) {
 
 func TestAFailedReadingLeavesTheSeriesOutAndIsSaidOnce(t *testing.T) {
 	w := newWorld(t)
-	var said bytes.Buffer
+	var said journal
 	q := w.queue(&still{stats: agent.Stats{Registry: parse(t, "shop:http")}}, slog.New(slog.NewTextHandler(&said, nil)))
 	now := time.Now()
 	q.now = func() time.Time { return now }

@@ -23,6 +23,10 @@ func envDuration(name string, otherwise time.Duration) time.Duration {
 	return parsed(name, otherwise, time.ParseDuration)
 }
 
+func envBool(name string, otherwise bool) bool {
+	return parsed(name, otherwise, strconv.ParseBool)
+}
+
 // parsed ends the program on a variable that is no such value: running with
 // another one than was asked for would be worse.
 func parsed[T any](name string, otherwise T, parse func(string) (T, error)) T {

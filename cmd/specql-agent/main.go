@@ -15,10 +15,10 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
 	"github.com/specql/specql-ops/agent"
+	"github.com/specql/specql-ops/agent/telemetry"
 	"github.com/specql/specql-ops/internal/version"
 	"github.com/specql/specql-ops/jobs"
 	"github.com/specql/specql-ops/ops"
@@ -58,10 +58,11 @@ func main() {
 }
 
 type flags struct {
-	registry, env, databaseURL, name, logFormat, logLevel string
-	types                                                 []string
-	slots                                                 int
-	lease, drain                                          time.Duration
+	registry, env, databaseURL, name, logFormat, logLevel, listen string
+	types                                                         []string
+	slots                                                         int
+	lease, drain                                                  time.Duration
+	pprof                                                         bool
 }
 
 func command() *cobra.Command {
@@ -71,8 +72,10 @@ func command() *cobra.Command {
 		Short: "Claims jobs from jobs.tb_job_run and runs them under the registry's policy",
 		Long: "specql-agent watches the service registry, claims jobs, runs them and records their results.\n" +
 			"SIGTERM stops claiming and lets running jobs finish for --drain-timeout; a second one hands them\n" +
-			"back at once. SIGHUP reads the registry again. Every flag is also a variable: --drain-timeout is\n" +
-			"SPECQL_DRAIN_TIMEOUT.",
+			"back at once. SIGHUP reads the registry again; SIGUSR1 makes the log one step more verbose, SIGUSR2\n" +
+			"one step less. Every flag is also a variable: --drain-timeout is SPECQL_DRAIN_TIMEOUT.\n\n" +
+			"--listen serves /metrics for Prometheus, /healthz and /readyz for probes, and /loglevel. OpenTelemetry's\n" +
+			"variables switch spans on: OTEL_EXPORTER_OTLP_ENDPOINT and the like.",
 		Version:       version.String(),
 		Args:          cobra.NoArgs,
 		SilenceUsage:  true,
@@ -91,12 +94,24 @@ func command() *cobra.Command {
 	v.DurationVar(&f.drain, "drain-timeout", envDuration("DRAIN_TIMEOUT", 30*time.Second), "running jobs get so long when the agent stops")
 	v.StringVar(&f.logFormat, "log-format", env("LOG_FORMAT", "text"), "text or json")
 	v.StringVar(&f.logLevel, "log-level", env("LOG_LEVEL", "info"), "debug, info, warn or error")
+	v.StringVar(&f.listen, "listen", env("LISTEN", "127.0.0.1:9464"), "metrics and probes over HTTP, to whoever reaches the address; off for none")
+	v.BoolVar(&f.pprof, "pprof", envBool("PPROF", false), "serve Go's profiles at /debug/pprof/ too")
 	cmd.AddCommand(doctor())
 	return cmd
 }
 
 func run(ctx context.Context, f flags) error {
-	log, err := logger(f.logFormat, f.logLevel)
+	level, log, err := logger(f.logFormat, f.logLevel)
+	if err != nil {
+		return &exitError{exitUsage, err}
+	}
+	stepLevel(level)
+	listener, err := listen(f.listen)
+	if err != nil {
+		return err
+	}
+	f.name = cmp.Or(f.name, hostName())
+	tracing, err := telemetry.NewTracing(ctx, os.Getenv, f.name, version.Short(), log)
 	if err != nil {
 		return &exitError{exitUsage, err}
 	}
@@ -114,16 +129,21 @@ func run(ctx context.Context, f flags) error {
 	}
 	defer closeAll()
 	a, err := agent.New(agent.Options{DatabaseURL: url, Config: config, Runners: taken, Name: f.name,
-		Version: version.Short(), Isolation: isolation, Slots: f.slots, Lease: f.lease, Drain: f.drain, Log: log})
+		Version: version.Short(), Isolation: isolation, Slots: f.slots, Lease: f.lease, Drain: f.drain, Log: log, Tracer: tracing.Tracer()})
 	if err != nil {
 		return &exitError{exitUsage, err}
 	}
+	seen, err := watch(a, listener, url, f, level, log)
+	if err != nil {
+		return err
+	}
+	defer seen.close()
+	defer tracing.Close()
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, os.Interrupt)
 	defer stop()
 	watcher := registry.NewWatcher(f.registry, registry.Options{Env: f.env}, registry.WatchOptions{Loaded: config.Hash, Logger: log})
 	go a.Follow(ctx, watcher)
-	go signals(ctx, a, watcher)
-	daemon.SdNotify(false, daemon.SdNotifyReady)
+	go signals(ctx, a, watcher, seen.systemd)
 	if err := a.Run(ctx); err != nil {
 		return &exitError{exitDatabase, err}
 	}
@@ -131,7 +151,7 @@ func run(ctx context.Context, f flags) error {
 }
 
 // signals reloads on SIGHUP, and ends a drain on the second SIGTERM or SIGINT.
-func signals(ctx context.Context, a *agent.Agent, w *registry.Watcher) {
+func signals(ctx context.Context, a *agent.Agent, w *registry.Watcher, systemd *telemetry.Supervised) {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	again := make(chan os.Signal, 1)
@@ -140,7 +160,7 @@ func signals(ctx context.Context, a *agent.Agent, w *registry.Watcher) {
 		case <-hup:
 			w.Reload()
 		case <-ctx.Done():
-			daemon.SdNotify(false, daemon.SdNotifyStopping)
+			systemd.Stopping()
 			signal.Notify(again, syscall.SIGTERM, os.Interrupt)
 			<-again
 			a.Halt()
@@ -230,17 +250,29 @@ func doctor() *cobra.Command {
 	}
 }
 
-func logger(format, level string) (*slog.Logger, error) {
-	var l slog.Level
-	if err := l.UnmarshalText([]byte(level)); err != nil {
-		return nil, fmt.Errorf("--log-level: %q is not debug, info, warn or error", level)
+func logger(format, word string) (*telemetry.Level, *slog.Logger, error) {
+	start, err := telemetry.ParseLevel(word)
+	if err != nil {
+		return nil, nil, fmt.Errorf("--log-level: %w", err)
 	}
-	opt := &slog.HandlerOptions{Level: l}
+	var handler func(slog.Leveler) slog.Handler
 	switch format {
 	case "text":
-		return slog.New(slog.NewTextHandler(os.Stderr, opt)), nil
+		handler = func(l slog.Leveler) slog.Handler {
+			return slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l})
+		}
 	case "json":
-		return slog.New(slog.NewJSONHandler(os.Stderr, opt)), nil
+		handler = func(l slog.Leveler) slog.Handler {
+			return slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: l})
+		}
+	default:
+		return nil, nil, fmt.Errorf("--log-format: %q is not text or json", format)
 	}
-	return nil, fmt.Errorf("--log-format: %q is not text or json", format)
+	level, log := telemetry.NewLevel(start, handler)
+	return level, log, nil
+}
+
+func hostName() string {
+	name, _ := os.Hostname()
+	return name
 }

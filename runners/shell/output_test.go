@@ -10,6 +10,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"go.opentelemetry.io/otel/propagation"
 	"pgregory.net/rapid"
 )
 
@@ -36,6 +37,21 @@ func TestEnvironmentIsExactlyTheRegistrysPlusSpecql(t *testing.T) {
 	}
 	if !maps.Equal(got, want) {
 		t.Errorf("got  %v\nwant %v", got, want)
+	}
+}
+
+func TestTheTraceGoesAlongInTheEnvironment(t *testing.T) {
+	r := newRunner(t)
+	carried := propagation.MapCarrier{"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "tracestate": "vendor=1"}
+	result, err := r.Run(propagation.TraceContext{}.Extract(t.Context(), carried), newCall(t, "env"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	env := strings.Split(stdout(t, result), "\n")
+	for _, want := range []string{"SPECQL_TRACEPARENT=" + carried["traceparent"], "SPECQL_TRACESTATE=" + carried["tracestate"]} {
+		if !slices.Contains(env, want) {
+			t.Errorf("%q is missing in %q", want, env)
+		}
 	}
 }
 
