@@ -41,7 +41,7 @@ test: ## every test with the race detector; the last line counts them
 	@go build -o .cache/testsum ./internal/testsum
 	@CGO_ENABLED=1 exec .cache/testsum -race ./...
 
-check: ## formatting, vet, staticcheck, layers, scripts, systemd unit
+check: ## formatting, vet, staticcheck, layers, scripts, systemd unit, alerts
 	@scripts/check-format
 	go vet ./...
 	go -C bench vet ./...
@@ -51,6 +51,7 @@ check: ## formatting, vet, staticcheck, layers, scripts, systemd unit
 	go test ./internal/archtest
 	@scripts/check-scripts
 	@scripts/check-unit deploy/specql-agent.service
+	@scripts/check-rules deploy/prometheus/rules.yml
 
 # A module of its own, so that the programs do not depend on what they are
 # measured beside. BENCH holds its flags, such as BENCH='-only latency'.

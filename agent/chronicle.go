@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"cmp"
 	"context"
 	"os"
 	"sync"
@@ -126,7 +125,7 @@ func (a *Agent) writeNews(ctx context.Context) (again time.Duration, err error) 
 		case !ok:
 			return a.alignTypes(ctx, conn)
 		case n.config == nil:
-			err = jobs.RejectVersion(ctx, conn, a.registryFile(), printable(n.fault), a.by())
+			err = jobs.RejectVersion(ctx, conn, a.config().File, printable(n.fault), a.by())
 		default:
 			a.chronicle.newest = n.config
 			err = a.writeVersion(ctx, conn, n)
@@ -145,8 +144,7 @@ func (a *Agent) writeVersion(ctx context.Context, conn *pgx.Conn, n news) error 
 		return err // most agents are not the first
 	}
 	v := jobs.RegistryVersion{Hash: c.Hash, Environment: c.Env, File: c.File, Document: c.Redacted(), Services: len(c.Services),
-		Agent: a.opt.Name, Host: a.by().Origin}
-	v.Host, _ = os.Hostname()
+		Agent: a.opt.Name, Host: hostName()}
 	_, err := jobs.KeepVersion(ctx, conn, v, a.by(), func(hash, document string) string {
 		return changes(n, hash, document, v.Document)
 	})
@@ -182,18 +180,16 @@ func changes(n news, hash, kept, document string) string {
 
 // by is this agent in the audit log.
 func (a *Agent) by() jobs.By {
-	host, err := os.Hostname()
-	return jobs.By{Actor: "agent " + a.opt.Name, Origin: "specql-agent on " + cmp.Or(host, "unknown host", errorText(err))}
+	return jobs.By{Actor: "agent " + a.opt.Name, Origin: "specql-agent on " + hostName()}
 }
 
-func errorText(err error) string {
-	if err == nil {
-		return ""
+func hostName() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "unknown host"
 	}
-	return err.Error()
+	return name
 }
-
-func (a *Agent) registryFile() string { return a.config().File }
 
 func (a *Agent) config() *registry.Config {
 	a.mu.Lock()

@@ -54,6 +54,16 @@ func (al *alarm) sooner(in time.Duration) {
 	}
 }
 
+// at moves the alarm forward to what the database says is due.
+func (al *alarm) at(d jobs.Due) {
+	if d.Known {
+		al.sooner(max(d.In, earliestPulse))
+	}
+}
+
+// never is how far an alarm is set that waits to be moved forward.
+const never = 1000 * time.Hour
+
 // keepLease renews the lease every third of it and does what any agent does
 // for all. Without a renewal for a whole lease other agents take the jobs
 // over, so the agent stops its own attempts then.
@@ -64,9 +74,10 @@ func (a *Agent) keepLease(ctx context.Context, conn *pgx.Conn) {
 		}
 	}()
 	defer a.vitals.sign.Store(0)
-	beat, chores := newAlarm(0), newAlarm(a.opt.Lease)
+	beat, lapses, retries := newAlarm(0), newAlarm(never), newAlarm(never)
 	defer beat.Stop()
-	defer chores.Stop()
+	defer lapses.Stop()
+	defer retries.Stop()
 	for {
 		var err error
 		a.vitals.alive()
@@ -77,20 +88,24 @@ func (a *Agent) keepLease(ctx context.Context, conn *pgx.Conn) {
 			beat.sooner(in)
 			continue
 		case in := <-a.chore:
-			chores.sooner(max(in, earliestPulse))
+			retries.sooner(max(in, earliestPulse))
 			continue
 		case <-beat.C:
 			beat.set(a.interval())
-			var due time.Duration
-			if due, err = a.beat(ctx, conn); err == nil {
+			var pulse jobs.Pulse
+			if pulse, err = a.beat(ctx, conn); err == nil {
 				a.vitals.renew()
-				chores.sooner(due)
+				lapses.at(pulse.NextLapse)
+				retries.at(pulse.NextRetry)
 			}
-		case <-chores.C:
-			chores.set(a.opt.Lease)
-			var due time.Duration
-			if due, err = a.doChores(ctx, conn); err == nil {
-				chores.sooner(max(due, earliestPulse))
+		case <-lapses.C:
+			lapses.set(never)
+			err = a.takeOver(ctx, conn)
+		case <-retries.C:
+			retries.set(never)
+			var next jobs.Due
+			if next, err = a.promote(ctx, conn); err == nil {
+				retries.at(next)
 			}
 		}
 		switch {
@@ -121,55 +136,42 @@ func (a *Agent) interval() time.Duration {
 	return third - rand.N(third/5)
 }
 
-// beat renews the lease and obeys what operators want. due is when a chore is.
-func (a *Agent) beat(ctx context.Context, conn *pgx.Conn) (due time.Duration, err error) {
+// beat renews the lease and obeys what operators want.
+func (a *Agent) beat(ctx context.Context, conn *pgx.Conn) (pulse jobs.Pulse, err error) {
 	ctx, cancel := context.WithTimeout(ctx, a.opt.Lease/3)
 	defer cancel()
-	pulse, err := jobs.Heartbeat(ctx, conn, a.info(), a.opt.Lease)
+	pulse, err = jobs.Heartbeat(ctx, conn, a.info(), a.opt.Lease)
 	if err != nil {
-		return 0, err
+		return pulse, err
 	}
 	a.obeyOrders(pulse)
-	if err := a.obeyCancellations(ctx, conn); err != nil {
-		return 0, err
-	}
-	if err := a.obeyCircuits(ctx, conn); err != nil {
-		return 0, err
-	}
-	if err := a.publish(ctx, conn); err != nil {
-		return 0, err
-	}
 	a.poll()
-	if err := a.upkeep(ctx, conn); err != nil {
-		return 0, err
-	}
-	due = a.opt.Lease
-	for _, d := range []jobs.Due{pulse.NextRetry, pulse.NextLapse} {
-		if d.Known {
-			due = min(due, d.In)
+	for _, do := range []func(context.Context, *pgx.Conn) error{a.obeyCancellations, a.obeyCircuits, a.publish, a.upkeep} {
+		if err := do(ctx, conn); err != nil {
+			return pulse, err
 		}
 	}
-	return due, nil
+	return pulse, nil
 }
 
-// doChores takes over the jobs of lost agents and lets retries wait again. next
-// is when the next retry is due; lapses are found by the heartbeats.
-func (a *Agent) doChores(ctx context.Context, conn *pgx.Conn) (next time.Duration, err error) {
+// takeOver puts the jobs of lost agents back to pending.
+func (a *Agent) takeOver(ctx context.Context, conn *pgx.Conn) error {
 	ctx, cancel := context.WithTimeout(ctx, a.opt.Lease/3)
 	defer cancel()
 	taken, err := jobs.TakeOver(ctx, conn)
-	if err != nil {
-		return 0, err
-	}
 	if taken > 0 {
 		a.log.Warn("took over jobs of agents whose lease ran out", "jobs", taken)
 		a.counts.takenOver.Add(int64(taken))
 	}
-	_, retry, err := jobs.Promote(ctx, conn)
-	if err != nil || !retry.Known {
-		return a.opt.Lease, err
-	}
-	return retry.In, nil
+	return err
+}
+
+// promote lets retries that are due wait again; next is when another one is.
+func (a *Agent) promote(ctx context.Context, conn *pgx.Conn) (next jobs.Due, err error) {
+	ctx, cancel := context.WithTimeout(ctx, a.opt.Lease/3)
+	defer cancel()
+	_, next, err = jobs.Promote(ctx, conn)
+	return next, err
 }
 
 // poll is the net below the notifications: now and then all lanes are looked

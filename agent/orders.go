@@ -78,21 +78,16 @@ const lanesEvery = time.Minute
 // and again when the agent whose snapshot they show is gone.
 func (a *Agent) publish(ctx context.Context, conn *pgx.Conn) error {
 	config := a.config()
-	settings := laneSettings(config)
 	if config == a.published {
 		if time.Since(a.lanesSeen) < lanesEvery {
 			return nil
 		}
 		a.lanesSeen = time.Now()
-		services := make([]string, len(settings))
-		for i := range settings {
-			services[i] = settings[i].Service
-		}
-		if stand, err := jobs.LanesStand(ctx, conn, services); err != nil || stand {
+		if stand, err := jobs.LanesStand(ctx, conn, serviceNames(config)); err != nil || stand {
 			return err
 		}
 	}
-	if err := jobs.PublishLanes(ctx, conn, config.Hash, settings); err != nil {
+	if err := jobs.PublishLanes(ctx, conn, config.Hash, laneSettings(config)); err != nil {
 		return err
 	}
 	a.published, a.lanesSeen = config, time.Now()
@@ -105,4 +100,12 @@ func laneSettings(config *registry.Config) []jobs.LaneSettings {
 		out = append(out, jobs.LaneSettings{Service: s.Name, Type: s.ExecutionType, Concurrency: s.Concurrency, Gates: gatesOf(s)})
 	}
 	return out
+}
+
+func serviceNames(config *registry.Config) []string {
+	names := make([]string, len(config.Services))
+	for i, s := range config.Services {
+		names[i] = s.Name
+	}
+	return names
 }

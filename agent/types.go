@@ -35,11 +35,7 @@ func (a *Agent) alignTypes(ctx context.Context, conn *pgx.Conn) (again time.Dura
 	case !mine:
 		return askAgain, nil
 	}
-	names := make([]string, len(config.Services))
-	for i, s := range config.Services {
-		names[i] = s.Name
-	}
-	waiting, err := jobs.WaitingAmong(ctx, conn, names)
+	waiting, err := jobs.WaitingAmong(ctx, conn, serviceNames(config))
 	if err != nil {
 		return 0, err
 	}

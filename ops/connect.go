@@ -40,6 +40,7 @@ func Connect(ctx context.Context, url, program string) (*pgxpool.Pool, error) {
 		return nil, &DatabaseError{Kind: BadURL}
 	}
 	cfg.MaxConns = operatorConns
+	cfg.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false } // every question has its deadline
 	if cfg.ConnConfig.ConnectTimeout == 0 {
 		cfg.ConnConfig.ConnectTimeout = connectTimeout
 	}

@@ -32,15 +32,20 @@ func getLive(ctx context.Context, db jobs.Beginner, window time.Duration) (Live,
 	if window < MinWindow || window > MaxWindow {
 		return Live{}, fmt.Errorf("a window of %s is out of range: give %s to %s", window, MinWindow, MaxWindow)
 	}
-	h, err := readHolders(ctx, db)
+	tx, err := db.Begin(ctx) // one moment, and one question of many
+	if err != nil {
+		return Live{}, err
+	}
+	defer tx.Rollback(context.WithoutCancel(ctx))
+	h, err := readHolders(ctx, tx)
 	if err != nil {
 		return Live{}, err
 	}
 	f := newFigures(h.now, window)
-	if err := f.read(ctx, db); err != nil {
+	if err := f.read(ctx, tx); err != nil {
 		return Live{}, err
 	}
-	q, err := readQueue(ctx, db)
+	q, err := readQueue(ctx, tx)
 	if err != nil {
 		return Live{}, err
 	}

@@ -29,13 +29,17 @@ func GetOverview(ctx context.Context, db *pgxpool.Pool) (Overview, error) {
 	return o, explainFor(describe(db.Config().ConnConfig), err)
 }
 
-func getOverview(ctx context.Context, db *pgxpool.Pool) (Overview, error) {
-	o := Overview{Server: address(db.Config().ConnConfig)}
+func getOverview(ctx context.Context, pool *pgxpool.Pool) (Overview, error) {
+	o := Overview{Server: address(pool.Config().ConnConfig)}
+	db, err := pool.Begin(ctx) // one moment, and one question of many
+	if err != nil {
+		return o, err
+	}
+	defer db.Rollback(context.WithoutCancel(ctx))
 	var standby bool
 	if err := db.QueryRow(ctx, whoSQL).Scan(&o.Database, &o.Role, &o.At, &standby); err != nil {
 		return o, err
 	}
-	var err error
 	if _, o.Migrated, err = schemaState(ctx, db); err != nil {
 		return o, err
 	}

@@ -40,6 +40,9 @@ type entry struct {
 
 type tickMsg time.Time
 
+// newsMsg says that something happened in the database.
+type newsMsg struct{}
+
 // app routes messages to pages and draws the frame around them.
 type app struct {
 	env      *parts.Env
@@ -61,6 +64,7 @@ func newApp(source Source, readOnly string) *app {
 	a := &app{env: &parts.Env{Now: source.Clock(), ReadOnly: readOnly}, source: source, readOnly: readOnly,
 		overview: parts.Feed[ops.Overview]{Interval: 2 * time.Second, Clock: source.Clock},
 		dark:     true, profile: colorprofile.TrueColor}
+	a.env.Listening = source.News != nil
 	a.env.Theme = parts.NewTheme(a.dark, a.profile)
 	a.pages = []entry{
 		{"2", "Live", live.New(a.env, live.Source{Live: source.Live, Plan: source.Plan, Switch: source.Switch, Clock: source.Clock})},
@@ -72,7 +76,15 @@ func newApp(source Source, readOnly string) *app {
 
 // Init asks for the first figures and the terminal's background.
 func (a *app) Init() tea.Cmd {
-	return tea.Batch(tea.RequestBackgroundColor, a.refresh(), a.tick())
+	return tea.Batch(tea.RequestBackgroundColor, a.refresh(), a.tick(), a.awaitNews())
+}
+
+// awaitNews waits until the database says that something happened.
+func (a *app) awaitNews() tea.Cmd {
+	if a.source.News == nil {
+		return nil
+	}
+	return func() tea.Msg { <-a.source.News; return newsMsg{} }
 }
 
 func (a *app) tick() tea.Cmd {
@@ -82,6 +94,7 @@ func (a *app) tick() tea.Cmd {
 func (a *app) page() page { return a.pages[a.at].page }
 
 func (a *app) refresh() tea.Cmd {
+	a.overview.Interval = max(2*time.Second, a.env.Every(a.overview.Value.AgentsRunning > 0))
 	return tea.Batch(a.overview.Ask(a.env.Now, func(ctx context.Context) (ops.Overview, error) { return a.source.Overview(ctx) }),
 		a.page().Refresh())
 }
@@ -103,6 +116,18 @@ func (a *app) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 			return a, a.tick()
 		}
 		return a, tea.Batch(a.refresh(), a.tick())
+	case newsMsg:
+		a.env.News = a.env.Now
+		a.overview.Soon()
+		for _, e := range a.pages {
+			if p, ok := e.page.(interface{ News() }); ok {
+				p.News()
+			}
+		}
+		if a.env.Paused {
+			return a, a.awaitNews()
+		}
+		return a, tea.Batch(a.refresh(), a.awaitNews())
 	case parts.Read[ops.Overview]:
 		if a.overview.Take(msg) {
 			a.permissions()

@@ -46,7 +46,9 @@ func Run(ctx context.Context, o Options) error {
 	if o.ReadOnly {
 		readOnly = "the console was started with --read-only"
 	}
-	p := tea.NewProgram(newApp(Database(o.Pool, o.By), readOnly), tea.WithContext(ctx),
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	p := tea.NewProgram(newApp(Database(ctx, o.Pool, o.By), readOnly), tea.WithContext(ctx),
 		tea.WithInput(o.In), tea.WithOutput(o.Out), tea.WithEnvironment(o.Environ))
 	_, err := p.Run()
 	if err == nil || errors.Is(err, tea.ErrInterrupted) || ctx.Err() != nil {

@@ -21,13 +21,15 @@ type Source struct {
 	Filter   func(words string) (ops.Filter, error)
 	Plan     func(ctx context.Context, types []jobs.ExecutionType, enable bool) (ops.SwitchPlan, error)
 	Switch   func(ctx context.Context, types []jobs.ExecutionType, enable, force bool, reason string) ([]jobs.Switch, error)
+	News     <-chan struct{}  // something happened; nil: nobody says so
 	Clock    func() time.Time // time.Now but in tests
 }
 
-// Database is the Source of a real console; what is changed is changed in
-// the name of by, with the operator's reason.
-func Database(pool *pgxpool.Pool, by jobs.By) Source {
+// Database is the Source of a real console until ctx ends; what is changed is
+// changed in the name of by, with the operator's reason.
+func Database(ctx context.Context, pool *pgxpool.Pool, by jobs.By) Source {
 	return Source{
+		News:     ops.Watch(ctx, pool),
 		Overview: func(ctx context.Context) (ops.Overview, error) { return ops.GetOverview(ctx, pool) },
 		Live: func(ctx context.Context, window time.Duration) (ops.Live, error) {
 			return ops.GetLive(ctx, pool, window)

@@ -8,6 +8,7 @@ package live
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	tea "charm.land/bubbletea/v2"
@@ -51,7 +52,16 @@ func New(env *parts.Env, source Source) *Page {
 
 // Refresh asks for new figures when they are due.
 func (p *Page) Refresh() tea.Cmd {
+	p.feed.Interval = p.env.Every(p.busy())
 	return p.feed.Ask(p.env.Now, func(ctx context.Context) (ops.Live, error) { return p.source.Live(ctx, Window) })
+}
+
+// News makes new figures due.
+func (p *Page) News() { p.feed.Soon() }
+
+// busy tells whether jobs wait or run.
+func (p *Page) busy() bool {
+	return p.feed.Good.IsZero() || slices.ContainsFunc(p.feed.Value.Types, func(t ops.TypeLive) bool { return t.Running > 0 || t.Waiting > 0 })
 }
 
 // Health tells how fresh the figures are.

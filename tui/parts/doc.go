@@ -16,6 +16,28 @@ type Env struct {
 	Now      time.Time // of the message in hand
 	Paused   bool      // no feed refreshes by itself
 	ReadOnly string    // why nothing may be changed; empty: it may
+
+	// Listening tells that the database says when something happens, and News
+	// when it last did: while it says nothing and nothing runs, feeds may rest.
+	Listening bool
+	News      time.Time
+}
+
+// A screen is one second fresh while something happens. Figures follow what
+// they count, so the time after the last news is part of it.
+const (
+	freshEvery = time.Second
+	restEvery  = 6 * time.Second
+	aftermath  = 3 * time.Second
+)
+
+// Every is how often a feed shall ask; busy tells that its last answer showed
+// something under way.
+func (e *Env) Every(busy bool) time.Duration {
+	if e.Listening && !busy && e.Now.Sub(e.News) > aftermath {
+		return restEvery
+	}
+	return freshEvery
 }
 
 // Key is one binding as help and the bottom line show it. Disabled says why it
