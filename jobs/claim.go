@@ -82,24 +82,21 @@ type Claim struct {
 // nothing. The rows are updated where
 // they were locked, without a second search by id.
 const claimSQL = `
-WITH lane AS MATERIALIZED (
-    SELECT l.service, l.type, l.room, l.from_place, l.from_id
+WITH picked AS MATERIALIZED (
+    SELECT j.place, l.type
       FROM unnest($2::text[], $3::text[], $4::int[], $5::timestamptz[], $6::uuid[])
-           WITH ORDINALITY AS l(service, type, room, from_place, from_id, n)
-      JOIN jobs.tb_execution_type t ON t.execution_type = l.type AND t.enabled
-     WHERE EXISTS (SELECT FROM jobs.tb_agent a WHERE a.id = $1 AND a.lease_expires_at > now())
-       AND NOT EXISTS (SELECT FROM jobs.tb_lane c WHERE c.service_name = l.service
-                          AND c.failure_threshold > 0 AND c.failures_in_row >= c.failure_threshold)
-     ORDER BY l.n
-), picked AS MATERIALIZED (
-    SELECT j.place, lane.type
-      FROM lane CROSS JOIN LATERAL (
+           AS l(service, type, room, from_place, from_id)
+     CROSS JOIN LATERAL (
            SELECT ctid AS place FROM jobs.tb_job_run
-            WHERE service_name = lane.service AND status = 'pending'
-              AND (coalesce(requeued_at, created_at, '-infinity'::timestamptz), id) > (lane.from_place, lane.from_id)
+            WHERE service_name = l.service AND status = 'pending'
+              AND (coalesce(requeued_at, created_at, '-infinity'::timestamptz), id) > (l.from_place, l.from_id)
             ORDER BY coalesce(requeued_at, created_at, '-infinity'::timestamptz), id
-            LIMIT lane.room
+            LIMIT l.room
               FOR UPDATE SKIP LOCKED) j
+     WHERE EXISTS (SELECT FROM jobs.tb_agent a WHERE a.id = $1 AND a.lease_expires_at > now())
+       AND (SELECT t.enabled FROM jobs.tb_execution_type t WHERE t.execution_type = l.type)
+       AND coalesce((SELECT c.failure_threshold = 0 OR c.failures_in_row < c.failure_threshold
+                       FROM jobs.tb_lane c WHERE c.service_name = l.service), true)
      LIMIT $7
 )
 UPDATE jobs.tb_job_run r
@@ -269,7 +266,7 @@ func Connect(ctx context.Context, config *pgx.ConnConfig, p Patience) (*pgx.Conn
 		// Every statement here walks an index or knows the row's place. A plan
 		// made once does for all, whatever the statistics of a young table say.
 		"plan_cache_mode": "force_generic_plan", "jit": "off", "enable_seqscan": "off", "enable_bitmapscan": "off",
-		"enable_hashjoin": "off", "enable_mergejoin": "off",
+		"enable_hashjoin": "off", "enable_mergejoin": "off", "enable_sort": "off", "enable_incremental_sort": "off",
 	} {
 		config.RuntimeParams[name] = value
 	}
