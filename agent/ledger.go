@@ -35,6 +35,7 @@ type ledger struct {
 	paused   bool             // no claims until resumed
 	closed   bool             // no more claims
 	running  map[jobs.ID]*attempt
+	ending   map[*attempt]bool   // their job was taken away, and came back before they ended
 	agent    jobs.ID             // the present incarnation
 	results  map[jobs.ID]*outbox // by incarnation
 	ended    int                 // results that wait to be recorded
@@ -60,7 +61,7 @@ func (o *outbox) len() int { return len(o.completed) + len(o.failed) + len(o.han
 
 func newLedger(slots, loops int, types []jobs.ExecutionType) *ledger {
 	l := &ledger{free: slots, types: map[jobs.ExecutionType]bool{}, byName: map[string]*lane{}, woken: jobs.Last,
-		running: map[jobs.ID]*attempt{}, results: map[jobs.ID]*outbox{}, aside: map[*aside]bool{}, metrics: metrics{},
+		running: map[jobs.ID]*attempt{}, ending: map[*attempt]bool{}, results: map[jobs.ID]*outbox{}, aside: map[*aside]bool{}, metrics: metrics{},
 		totals: totals{}, signal: make(chan struct{}, loops)}
 	for _, t := range types {
 		l.types[t] = true
@@ -184,7 +185,7 @@ func (l *ledger) state() (running, unrecorded int) {
 	for a := range l.aside {
 		unrecorded += a.out.len()
 	}
-	return len(l.running), unrecorded
+	return len(l.running) + len(l.ending), unrecorded
 }
 
 // become makes id the incarnation that claims from now on.

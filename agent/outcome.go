@@ -66,7 +66,11 @@ func (l *ledger) start(a *attempt, cancel context.CancelCauseFunc) {
 func (l *ledger) finish(a *attempt, o outcome, tally func(*ledger)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.running, a.job.ID)
+	if l.running[a.job.ID] == a {
+		delete(l.running, a.job.ID)
+	} else {
+		delete(l.ending, a)
+	}
 	tally(l)
 	if o.completed == nil && o.failed == nil && !o.handBack {
 		l.free++
@@ -112,12 +116,18 @@ func (l *ledger) cancel(id jobs.ID, cause error) bool {
 func (l *ledger) cancelAll(cause error) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, a := range l.running {
+	stop := func(a *attempt) {
 		if a.cancel != nil {
 			a.cancel(cause)
 		}
 	}
-	return len(l.running)
+	for _, a := range l.running {
+		stop(a)
+	}
+	for a := range l.ending {
+		stop(a)
+	}
+	return len(l.running) + len(l.ending)
 }
 
 // known lists the jobs that this agent holds as the incarnation: running or

@@ -237,6 +237,9 @@ func (l *ledger) done(req *request, out *jobs.Exchanged, now time.Time, took tim
 		last[ln] = j.Place // they come in order
 		a := &attempt{job: j, config: req.config, lane: ln, agent: req.agent}
 		started = append(started, a)
+		if older := l.running[j.ID]; older != nil {
+			l.ending[older] = true
+		}
 		l.running[j.ID] = a
 	}
 	l.free -= len(out.Claimed)

@@ -27,7 +27,7 @@ func arrivals(ctx context.Context, l *lab) error {
 	if err != nil {
 		return err
 	}
-	l.table.heading(fmt.Sprintf("Latency at %d jobs a second: from the scheduled commit to the start", arrivalRate))
+	l.table.heading("Latency at " + thousands(arrivalRate) + " jobs a second: from the scheduled commit to the start")
 	l.table.figure("p99", found["agent"][p99], milliseconds, atMost(0.005))
 	for _, f := range []string{p50, p99} {
 		l.table.ratio(f+", against the bare loop", found["agent"][f], found["bare claim"][f], milliseconds, none)

@@ -14,10 +14,12 @@ import (
 
 // The bare loop is the floor: PostgreSQL's own work for a job and nothing
 // else. It knows one service, no lease, no fencing, no result and no figures.
+// Rows are updated where they were found, so that no plan depends on how many
+// there are; the order is that of the lanes' index.
 const (
 	bareClaim = `UPDATE jobs.tb_job_run SET status = 'running', attempts = attempts + 1, started_at = now(), updated_at = now()
-		WHERE id IN (SELECT id FROM jobs.tb_job_run WHERE service_name = 'noop' AND status = 'pending'
-		              ORDER BY coalesce(requeued_at, created_at) LIMIT $1 FOR UPDATE SKIP LOCKED)
+		WHERE ctid = ANY (ARRAY (SELECT ctid FROM jobs.tb_job_run WHERE service_name = 'noop' AND status = 'pending'
+		              ORDER BY coalesce(requeued_at, created_at, '-infinity'), id LIMIT $1 FOR UPDATE SKIP LOCKED))
 		RETURNING id, identifier, input_data`
 	bareComplete = `UPDATE jobs.tb_job_run SET status = 'completed', duration_seconds = 0, completed_at = now(), updated_at = now()
 		WHERE id = ANY ($1) AND status = 'running'`

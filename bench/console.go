@@ -15,7 +15,9 @@ const (
 )
 
 // console measures what the console's pages ask, on the largest table of
-// finished jobs, with a day's figures of ten services and ten agents in it.
+// finished jobs, with a day's figures of ten services and ten agents in it. A
+// backlog was queued and is gone: some of it lay in gaps of older pages, as
+// the new rows of any table in use do.
 func console(ctx context.Context, l *lab) error {
 	n := slices.Max(l.sizes.finished)
 	from, err := l.finishedTemplate(ctx, n)

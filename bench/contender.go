@@ -21,7 +21,7 @@ type contender struct {
 	// is closed when jobs may be queued.
 	work func(ctx context.Context, url string, ready chan<- struct{}, began func(job int)) error
 	// apply makes an application's connection.
-	apply func(ctx context.Context, url string) (application, error)
+	apply   func(ctx context.Context, url string) (application, error)
 	records bool // completes its jobs in jobs.tb_job_run
 	river   bool // has River's table instead
 }
@@ -138,11 +138,13 @@ func applySQL(ctx context.Context, url string) (application, error) {
 }
 
 func (a sqlApplication) insert(ctx context.Context, job int) error {
-	_, err := a.conn.Exec(ctx, appschema.Insert, "single-"+strconv.Itoa(job), "noop", "run", `{"n": 1}`, nil, nil, "c", "e", "1")
+	_, err := a.conn.Exec(ctx, appschema.Insert, identifier(job), "noop", "run", `{"n": 1}`, nil, nil, "c", "e", "1")
 	return err
 }
 
 func (a sqlApplication) close() { a.conn.Close(context.Background()) }
+
+func identifier(job int) string { return "single-" + strconv.Itoa(job) }
 
 // number is the job that an identifier stands for.
 func number(identifier string) int {

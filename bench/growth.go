@@ -11,7 +11,7 @@ import (
 // fewFinished is how many finished rows a small table has.
 const fewFinished = 10_000
 
-// The figures of a case beside the latencies.
+// The rates of a case: at few slots and at many.
 const rateOfFew, rateOfMany = rate + " at 100 slots", rate + " at 2000 slots"
 
 // growthCase is a table, and what goes on beside the jobs that are measured.
@@ -102,8 +102,8 @@ func holdSnapshot(ctx context.Context, db *database) (release func(), err error)
 	return func() { conn.Close(context.WithoutCancel(ctx)) }, err
 }
 
-// grown measures one case, all on its copy: a fifth of the backlog at 100 slots, the
-// rest at 2000, then single jobs.
+// grown measures one case, all on its copy: a fifth of the backlog at 100
+// slots, the rest at 2000, then single jobs.
 func (l *lab) grown(ctx context.Context, c growthCase, db *database) (figures, error) {
 	if c.prepare != nil {
 		release, err := c.prepare(ctx, db)

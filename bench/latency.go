@@ -83,7 +83,7 @@ func singles(ctx context.Context, db *database, c contender, n int) (found figur
 			return nil, fmt.Errorf("job %d never started: %w", i, ctx.Err())
 		}
 		if c.records {
-			if err := db.settled(ctx); err != nil {
+			if err := db.settled(ctx, i); err != nil {
 				return nil, err
 			}
 		}
@@ -93,11 +93,10 @@ func singles(ctx context.Context, db *database, c contender, n int) (found figur
 		sentP50: quantile(sent, 0.5), sentP99: quantile(sent, 0.99)}, nil
 }
 
-// settled waits until no no-op job is open.
-func (d *database) settled(ctx context.Context) error {
-	for open := true; open; {
-		err := d.conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM jobs.tb_job_run WHERE service_name = 'noop' AND status = 'pending')
-			OR EXISTS (SELECT FROM jobs.tb_job_run WHERE service_name = 'noop' AND status = 'running')`).Scan(&open)
+// settled waits until a job is recorded as completed.
+func (d *database) settled(ctx context.Context, job int) error {
+	for completed := false; !completed; {
+		err := d.conn.QueryRow(ctx, `SELECT status = 'completed' FROM jobs.tb_job_run WHERE identifier = $1`, identifier(job)).Scan(&completed)
 		if err != nil {
 			return err
 		}

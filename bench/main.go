@@ -38,18 +38,18 @@ var benchmarks = []benchmark{
 	{"idle", "queries, CPU and memory of both programs without work", idle},
 }
 
-// sizes say how much is measured.
+// sizes say how much is measured; the flags' texts tell more.
 type sizes struct {
-	rounds     int           // measurements of each side
-	jobs       int           // of a drain at 2000 slots
-	httpJobs   int           // of a drain through the http runner
-	singles    int           // single jobs of a latency measurement
-	arrivals   time.Duration // of steady arrivals
-	finished   []int         // rows of the grown tables
-	ids        string        // of finished rows: default or ordered
-	crowd      int           // jobs that may not run
-	growthJobs int           // of a growth measurement
-	idle       time.Duration // that a program is watched
+	rounds     int
+	jobs       int // of a drain at 2000 slots
+	httpJobs   int // of a drain through the http runner
+	singles    int // of a latency measurement
+	arrivals   time.Duration
+	finished   []int  // rows, for each grown table
+	ids        string // a key of idFrom
+	crowd      int    // waiting jobs that may not run
+	growthJobs int    // of a growth measurement
+	idle       time.Duration
 }
 
 func main() {
@@ -97,7 +97,7 @@ func parse(args []string) ([]benchmark, sizes, error) {
 	set.IntVar(&s.rounds, "rounds", 3, "measurements of each side; their median counts")
 	set.IntVar(&s.jobs, "jobs", 200_000, "jobs of a drain at 2000 slots; half of them at 100 slots")
 	set.IntVar(&s.httpJobs, "http-jobs", 30_000, "jobs of a drain through the http runner")
-	set.IntVar(&s.singles, "singles", 300, "single jobs of a latency measurement")
+	set.IntVar(&s.singles, "singles", 300, "single jobs of a latency measurement; a third of them for growth")
 	set.DurationVar(&s.arrivals, "arrivals", 5*time.Second, "how long jobs arrive steadily")
 	finished := set.String("finished", "100000,1000000", "finished rows of the grown tables, separated by commas")
 	set.StringVar(&s.ids, "ids", "default", "ids of the finished rows: the table's default, which is random, or ordered by time")

@@ -28,7 +28,11 @@ type riverSettings struct {
 }
 
 var (
-	// riverDrain are the settings for a drain.
+	// riverDrain are the settings for a drain. Tried on two cores, at 100 slots
+	// each longer cooldown gave less (22,000 jobs a second at 1 ms, 16,000 at
+	// 5 ms, 9,000 at 10 ms, 5,000 at 20 ms); at 2000 slots all up to 10 ms gave
+	// the same 31,000, the default of 100 ms a third less. Neither the poll
+	// (5 to 100 ms) nor the pool (4 to 40 connections) made a difference.
 	riverDrain = riverSettings{cooldown: time.Millisecond, poll: 20 * time.Millisecond, connections: 10}
 
 	// riverPrompt are the settings for latency: the shortest wait after a

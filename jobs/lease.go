@@ -137,11 +137,13 @@ func Leave(ctx context.Context, conn *pgx.Conn, agent ID) error {
 
 // HandBackUnknown puts jobs back to pending that the table says the agent
 // runs and that are not among those it knows: claims whose answer was lost
-// with their connection. No exchange of the agent may be under way.
+// with their connection. No exchange of the agent may be under way. What an
+// agent without a lease had is left to those who take it over.
 func HandBackUnknown(ctx context.Context, conn *pgx.Conn, agent ID, known []ID) (int, error) {
 	tag, err := conn.Exec(ctx, `UPDATE jobs.tb_job_run
 		SET status = 'pending', attempts = attempts - 1, started_at = NULL, updated_at = now()
-		WHERE status = 'running' AND agent_id = $1 AND NOT id = ANY ($2)`, agent, known)
+		WHERE status = 'running' AND agent_id = $1 AND NOT id = ANY ($2)
+		  AND EXISTS (SELECT FROM jobs.tb_agent WHERE id = $1 AND lease_expires_at > now())`, agent, known)
 	if err != nil {
 		return 0, fmt.Errorf("hand back unknown claims: %w", err)
 	}

@@ -16,6 +16,7 @@ const maxAge = 100 * 365 * 24 * time.Hour
 // ParseFilter reads a filter from the operator's words, separated by spaces:
 //
 //	type:shell,docker   status:failed   service:stripe_api   id:UUID
+//	dead                (or status:dead) failed without attempts left
 //	age>1h   age<5m     (s, m, h, d or w)
 //	any other word      part of service, operation or identifier
 //
@@ -51,6 +52,9 @@ func ParseFilter(s string) (Filter, error) {
 func (f *Filter) add(w string) (plain bool, err error) {
 	lower := strings.ToLower(w)
 	switch {
+	case lower == "dead":
+		f.Dead = true
+		return false, nil
 	case strings.HasPrefix(lower, "age>"):
 		f.OlderThan, err = parseAge(w, strings.TrimPrefix(lower[4:], "="))
 		return false, err
@@ -74,6 +78,10 @@ func (f *Filter) add(w string) (plain bool, err error) {
 			}
 			f.Types = append(f.Types, t)
 		case "status":
+			if strings.EqualFold(value, "dead") {
+				f.Dead = true
+				continue
+			}
 			v, err := jobs.ParseStatus(value)
 			if err != nil {
 				return false, err
@@ -121,6 +129,46 @@ func parseAge(word, s string) (time.Duration, error) {
 		return 0, bad
 	}
 	return d, nil
+}
+
+// String writes the filter as words that ParseFilter reads.
+func (f Filter) String() string {
+	var words []string
+	list := func(key string, values ...string) {
+		if len(values) > 0 {
+			words = append(words, key+":"+strings.Join(values, ","))
+		}
+	}
+	list("type", texts(f.Types)...)
+	statuses := texts(f.Statuses)
+	if f.Dead {
+		statuses = append(statuses, "dead")
+	}
+	list("status", statuses...)
+	list("service", f.Services...)
+	ids := make([]string, len(f.IDs))
+	for i, id := range f.IDs {
+		ids[i] = id.String()
+	}
+	list("id", ids...)
+	if f.OlderThan > 0 {
+		words = append(words, "age>"+f.OlderThan.String())
+	}
+	if f.NewerThan > 0 {
+		words = append(words, "age<"+f.NewerThan.String())
+	}
+	if f.Text != "" {
+		words = append(words, `"`+f.Text+`"`)
+	}
+	return strings.Join(words, " ")
+}
+
+func texts[T ~string](list []T) []string {
+	out := make([]string, len(list))
+	for i, v := range list {
+		out[i] = string(v)
+	}
+	return out
 }
 
 type word struct {

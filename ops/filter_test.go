@@ -18,6 +18,9 @@ func TestParseFilter(t *testing.T) {
 		"TYPE:Shell,http":           {Types: []jobs.ExecutionType{jobs.Shell, jobs.HTTP}},
 		"type:shell type:docker":    {Types: []jobs.ExecutionType{jobs.Shell, jobs.Docker}},
 		"status:failed stripe":      {Statuses: []jobs.Status{jobs.Failed}, Text: "stripe"},
+		"dead":                      {Dead: true},
+		"status:Dead,pending":       {Dead: true, Statuses: []jobs.Status{jobs.Pending}},
+		`"dead"`:                    {Text: "dead"},
 		"service:Stripe_API":        {Services: []string{"Stripe_API"}},
 		"age>1h age<2d":             {OlderThan: time.Hour, NewerThan: 48 * time.Hour},
 		"age>=1.5w":                 {OlderThan: 252 * time.Hour},
@@ -32,6 +35,9 @@ func TestParseFilter(t *testing.T) {
 		got, err := ParseFilter(in)
 		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%q: %+v, %v; want %+v", in, got, err, want)
+		}
+		if back, err := ParseFilter(got.String()); err != nil || !reflect.DeepEqual(back, got) {
+			t.Errorf("%q is written as %q, which reads %+v, %v", in, got.String(), back, err)
 		}
 	}
 }

@@ -21,44 +21,52 @@ const CountCap = 100000
 // ErrNoJob says that no job has the id that was asked for.
 var ErrNoJob = errors.New("no such job")
 
-// Both queries take the filter as $1 to $7, a stretch of time as $8 (from) and
-// $9 (to), the cursor as $10 and $11, and the size as $12. Null means no bound.
+// Both queries take the filter as $1 to $8, a stretch of time as $9 (from) and
+// $10 (to), the cursor as $11 and $12, and the size as $13. Null means no
+// bound; $8 adds the dead ones of the failed jobs, or those that will be
+// retried.
 const olderSQL = `
 SELECT id, identifier, service_name, operation, execution_type, status, coalesce(attempts, 0), coalesce(max_attempts, 3),
-       created_at, started_at, completed_at, retry_at, duration_seconds, coalesce(error_message, '')
+       created_at, started_at, completed_at, retry_at, duration_seconds, coalesce(error_message, ''), ''
   FROM jobs.tb_job_run
- WHERE ($1::text[] IS NULL OR execution_type = ANY ($1)) AND ($2::text[] IS NULL OR status = ANY ($2))
+ WHERE ($1::text[] IS NULL OR execution_type = ANY ($1))
+   AND ($2::text[] IS NULL OR status = ANY ($2)
+        OR status = 'failed' AND (coalesce(attempts, 0) >= coalesce(max_attempts, 3)) = ANY ($8::bool[]))
    AND ($3::text[] IS NULL OR service_name = ANY ($3)) AND ($4::uuid[] IS NULL OR id = ANY ($4))
    AND ($5::text IS NULL OR strpos(lower(service_name), lower($5)) > 0 OR strpos(lower(operation), lower($5)) > 0
         OR strpos(lower(identifier), lower($5)) > 0)
    AND ($6::timestamptz IS NULL OR created_at <= $6) AND ($7::timestamptz IS NULL OR created_at >= $7)
-   AND ($8::timestamptz IS NULL OR created_at >= $8) AND ($9::timestamptz IS NULL OR created_at < $9)
-   AND ($10::timestamptz IS NULL OR (created_at <= $10 AND (created_at, id) < ($10, $11::uuid)))
+   AND ($9::timestamptz IS NULL OR created_at >= $9) AND ($10::timestamptz IS NULL OR created_at < $10)
+   AND ($11::timestamptz IS NULL OR (created_at <= $11 AND (created_at, id) < ($11, $12::uuid)))
    AND created_at IS NOT NULL
- ORDER BY created_at DESC, id DESC LIMIT $12`
+ ORDER BY created_at DESC, id DESC LIMIT $13`
 
 const newerSQL = `
 SELECT id, identifier, service_name, operation, execution_type, status, coalesce(attempts, 0), coalesce(max_attempts, 3),
-       created_at, started_at, completed_at, retry_at, duration_seconds, coalesce(error_message, '')
+       created_at, started_at, completed_at, retry_at, duration_seconds, coalesce(error_message, ''), ''
   FROM jobs.tb_job_run
- WHERE ($1::text[] IS NULL OR execution_type = ANY ($1)) AND ($2::text[] IS NULL OR status = ANY ($2))
+ WHERE ($1::text[] IS NULL OR execution_type = ANY ($1))
+   AND ($2::text[] IS NULL OR status = ANY ($2)
+        OR status = 'failed' AND (coalesce(attempts, 0) >= coalesce(max_attempts, 3)) = ANY ($8::bool[]))
    AND ($3::text[] IS NULL OR service_name = ANY ($3)) AND ($4::uuid[] IS NULL OR id = ANY ($4))
    AND ($5::text IS NULL OR strpos(lower(service_name), lower($5)) > 0 OR strpos(lower(operation), lower($5)) > 0
         OR strpos(lower(identifier), lower($5)) > 0)
    AND ($6::timestamptz IS NULL OR created_at <= $6) AND ($7::timestamptz IS NULL OR created_at >= $7)
-   AND ($8::timestamptz IS NULL OR created_at >= $8) AND ($9::timestamptz IS NULL OR created_at < $9)
-   AND ($10::timestamptz IS NULL OR (created_at >= $10 AND (created_at, id) > ($10, $11::uuid)))
+   AND ($9::timestamptz IS NULL OR created_at >= $9) AND ($10::timestamptz IS NULL OR created_at < $10)
+   AND ($11::timestamptz IS NULL OR (created_at >= $11 AND (created_at, id) > ($11, $12::uuid)))
    AND created_at IS NOT NULL
- ORDER BY created_at, id LIMIT $12`
+ ORDER BY created_at, id LIMIT $13`
 
 const countSQL = `
 SELECT count(*) FROM (SELECT FROM jobs.tb_job_run
- WHERE ($1::text[] IS NULL OR execution_type = ANY ($1)) AND ($2::text[] IS NULL OR status = ANY ($2))
+ WHERE ($1::text[] IS NULL OR execution_type = ANY ($1))
+   AND ($2::text[] IS NULL OR status = ANY ($2)
+        OR status = 'failed' AND (coalesce(attempts, 0) >= coalesce(max_attempts, 3)) = ANY ($8::bool[]))
    AND ($3::text[] IS NULL OR service_name = ANY ($3)) AND ($4::uuid[] IS NULL OR id = ANY ($4))
    AND ($5::text IS NULL OR strpos(lower(service_name), lower($5)) > 0 OR strpos(lower(operation), lower($5)) > 0
         OR strpos(lower(identifier), lower($5)) > 0)
    AND ($6::timestamptz IS NULL OR created_at <= $6) AND ($7::timestamptz IS NULL OR created_at >= $7)
- LIMIT $8) few`
+ LIMIT $9) few`
 
 // stretches are how far the list looks in one step. created_at has a block
 // range index only, cheap for writers; a step reads the blocks of its stretch,
@@ -66,8 +74,9 @@ SELECT count(*) FROM (SELECT FROM jobs.tb_job_run
 var stretches = []time.Duration{10 * time.Second, time.Minute, 10 * time.Minute, time.Hour, 6 * time.Hour,
 	24 * time.Hour, 7 * 24 * time.Hour, 30 * 24 * time.Hour}
 
-// ListJobs returns the jobs that the filter selects, newest first, by keyset.
-// A page shorter than its size is the last one in its direction.
+// ListJobs returns the jobs that the filter selects, newest first, by keyset,
+// and says of those that wait why. A page shorter than its size is the last
+// one in its direction.
 func ListJobs(ctx context.Context, db jobs.Querier, f Filter, p Page) ([]JobRow, error) {
 	if p.Size < 1 || p.Size > MaxPage {
 		return nil, fmt.Errorf("a page of %d jobs is out of range: give 1 to %d", p.Size, MaxPage)
@@ -76,14 +85,30 @@ func ListJobs(ctx context.Context, db jobs.Querier, f Filter, p Page) ([]JobRow,
 	if err := db.QueryRow(ctx, `SELECT now()`).Scan(&now); err != nil {
 		return nil, Explain(err)
 	}
-	list := lister{db: db, filter: f.args(now), size: p.Size, direct: len(f.IDs) > 0}
-	if p.Before != (Cursor{}) {
-		rows, err := list.newer(ctx, p.Before)
-		slices.Reverse(rows)
-		return rows, Explain(err)
+	rows, err := list(ctx, db, f, p, now)
+	if err != nil {
+		return nil, Explain(err)
 	}
-	rows, err := list.older(ctx, p.After, now)
-	return rows, Explain(err)
+	return rows, Explain(explainWaits(ctx, db, pointers(rows)))
+}
+
+func pointers(rows []JobRow) []*JobRow {
+	out := make([]*JobRow, len(rows))
+	for i := range rows {
+		out[i] = &rows[i]
+	}
+	return out
+}
+
+// list reads a page without saying why jobs wait.
+func list(ctx context.Context, db jobs.Querier, f Filter, p Page, now time.Time) ([]JobRow, error) {
+	l := lister{db: db, filter: f.args(now), size: p.Size, direct: len(f.IDs) > 0}
+	if p.Before != (Cursor{}) {
+		rows, err := l.newer(ctx, p.Before)
+		slices.Reverse(rows)
+		return rows, err
+	}
+	return l.older(ctx, p.After, now)
 }
 
 type lister struct {
@@ -149,7 +174,7 @@ func (l lister) step(ctx context.Context, sql string, from, to *time.Time, c Cur
 	return err
 }
 
-// args are the filter as the queries' $1 to $7.
+// args are the filter as the queries' $1 to $8.
 func (f Filter) args(now time.Time) []any {
 	var text *string
 	if f.Text != "" {
@@ -161,7 +186,18 @@ func (f Filter) args(now time.Time) []any {
 		}
 		return new(now.Add(-age))
 	}
-	return []any{f.Types, f.Statuses, f.Services, f.IDs, text, bound(f.OlderThan), bound(f.NewerThan)}
+	statuses := f.Statuses
+	var dead []bool // of failed jobs: whether no attempts are left
+	if f.Dead {
+		dead = append(dead, true)
+	}
+	if f.retrying {
+		dead = append(dead, false)
+	}
+	if dead != nil && statuses == nil {
+		statuses = []jobs.Status{} // these and no others
+	}
+	return []any{f.Types, statuses, f.Services, f.IDs, text, bound(f.OlderThan), bound(f.NewerThan), dead}
 }
 
 // CountJobs counts the jobs that the filter selects, up to CountCap; capped
@@ -182,8 +218,7 @@ SELECT r.id, r.identifier, r.service_name, r.operation, r.execution_type, r.stat
        r.duration_seconds, coalesce(r.error_message, ''), r.input_data, r.output_data, r.runner_config, r.resource_usage,
        r.security_context, r.timeout_seconds, coalesce(r.tenant_id::text, ''), coalesce(r.triggered_by::text, ''),
        coalesce(r.correlation_id, ''), coalesce(r.idempotency_key, ''), coalesce(r.entity_type, ''),
-       coalesce(r.entity_pk, ''), coalesce(r.updated_at, r.created_at, 'epoch'), coalesce(a.name, ''),
-       extract(epoch FROM now() - coalesce(r.requeued_at, r.created_at, now()))::float8
+       coalesce(r.entity_pk, ''), coalesce(r.updated_at, r.created_at, 'epoch'), coalesce(a.name, '')
   FROM jobs.tb_job_run r LEFT JOIN jobs.tb_agent a ON a.id = r.agent_id
  WHERE r.id = $1`
 
@@ -204,12 +239,11 @@ func GetJob(ctx context.Context, db jobs.Querier, id jobs.ID) (JobDetail, error)
 
 func getJob(ctx context.Context, db jobs.Querier, id jobs.ID) (JobDetail, error) {
 	var d JobDetail
-	var waited float64
 	err := db.QueryRow(ctx, jobSQL, id).Scan(&d.ID, &d.Identifier, &d.Service, &d.Operation, &d.Type, &d.Status,
 		&d.Attempts, &d.MaxAttempts, &d.CreatedAt, &d.StartedAt, &d.CompletedAt, &d.RetryAt, &d.DurationSeconds,
 		&d.Error, &d.Input, &d.Output, &d.RunnerConfig, &d.ResourceUsage, &d.SecurityContext, &d.TimeoutSeconds,
 		&d.TenantID, &d.TriggeredBy, &d.CorrelationID, &d.IdempotencyKey, &d.EntityType, &d.EntityPK, &d.UpdatedAt,
-		&d.Agent, &waited)
+		&d.Agent)
 	if err != nil {
 		return d, err
 	}
@@ -220,27 +254,5 @@ func getJob(ctx context.Context, db jobs.Querier, id jobs.ID) (JobDetail, error)
 	if d.History, err = pgx.CollectRows(rows, pgx.RowToStructByPos[AttemptRow]); err != nil {
 		return d, err
 	}
-	if d.Status == jobs.Pending {
-		h, err := readHolders(ctx, db)
-		if err != nil {
-			return d, err
-		}
-		t, err := laneType(ctx, db, d.Service, d.Type)
-		if err != nil {
-			return d, err
-		}
-		d.HeldReason = h.reason(t, time.Duration(waited*float64(time.Second)))
-	}
-	return d, nil
-}
-
-const laneTypeSQL = `
-SELECT coalesce((SELECT execution_type FROM jobs.tb_job_metric
-                  WHERE service_name = $1 AND minute > now() - interval '1 hour'
-                  ORDER BY minute DESC LIMIT 1), $2)`
-
-// laneType is what agents lately ran the service as, else what its row says.
-func laneType(ctx context.Context, db jobs.Querier, service string, row jobs.ExecutionType) (t jobs.ExecutionType, err error) {
-	err = db.QueryRow(ctx, laneTypeSQL, service, row).Scan(&t)
-	return t, err
+	return d, explainWaits(ctx, db, []*JobRow{&d.JobRow})
 }

@@ -4,6 +4,7 @@ package ops
 
 import (
 	"errors"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -72,6 +73,7 @@ func TestFiltersSelect(t *testing.T) {
 	enqueue(t, db, "stripe_api", jobs.HTTP, 3, 0)
 	enqueue(t, db, "convert", jobs.Shell, 2, 2*time.Hour)
 	exec(t, db, `UPDATE jobs.tb_job_run SET status = 'failed' WHERE identifier = 'convert-1'`)
+	exec(t, db, `UPDATE jobs.tb_job_run SET status = 'failed', attempts = 3 WHERE identifier = 'stripe_api-1'`)
 	all, err := ListJobs(t.Context(), db, Filter{}, Page{Size: 10})
 	if err != nil {
 		t.Fatal(err)
@@ -80,8 +82,12 @@ func TestFiltersSelect(t *testing.T) {
 		"":                                  5,
 		"type:shell":                        2,
 		"type:shell,http":                   5,
-		"status:failed":                     1,
-		"status:failed type:http":           0,
+		"status:failed":                     2,
+		"status:failed type:http":           1,
+		"dead":                              1,
+		"dead type:shell":                   0,
+		"status:dead,pending":               4,
+		"status:dead,failed":                2,
 		"service:stripe_api":                3,
 		"age>1h":                            2,
 		"age<1h":                            3,
@@ -116,6 +122,33 @@ func TestListRefusesAPageOutOfRange(t *testing.T) {
 	for _, n := range []int{0, -1, MaxPage + 1} {
 		if _, err := ListJobs(t.Context(), db, Filter{}, Page{Size: n}); err == nil {
 			t.Errorf("a page of %d is accepted", n)
+		}
+	}
+}
+
+func TestListSaysWhyJobsWait(t *testing.T) {
+	db := open(t)
+	addAgent(t, db, "a", 4, time.Minute, jobs.HTTP)
+	addLanes(t, db, jobs.LaneSettings{Service: "limited", Type: jobs.HTTP, Gates: jobs.Gates{PerMinute: 5}},
+		jobs.LaneSettings{Service: "script", Type: jobs.Shell}, jobs.LaneSettings{Service: "open", Type: jobs.HTTP})
+	exec(t, db, `SELECT jobs.gate_spend('limited', 'minute', 5, 5)`)
+	for _, service := range []string{"limited", "script", "stranger", "open"} {
+		enqueue(t, db, service, jobs.HTTP, 1, 0)
+	}
+	enqueue(t, db, "limited-done", jobs.HTTP, 1, 0)
+	exec(t, db, `UPDATE jobs.tb_job_run SET status = 'completed' WHERE service_name = 'limited-done'`)
+	rows, err := ListJobs(t.Context(), db, Filter{}, Page{Size: 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range rows {
+		want := map[string]string{"limited": `^rate limit, next in \d+ s$`, "script": "^no agent runs shell$",
+			"stranger": "^no agent's registry has the service$"}[r.Service]
+		if want == "" {
+			want = "^$"
+		}
+		if !regexp.MustCompile(want).MatchString(r.HeldReason) {
+			t.Errorf("%s: %q, want %s", r.Service, r.HeldReason, want)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -14,16 +15,24 @@ import (
 // lane is one service with waiting jobs.
 type lane struct {
 	Service string
-	Type    jobs.ExecutionType
 	Waiting int64         // at most WaitingCap
 	Capped  bool          // there are more
 	Oldest  time.Duration // since its first job waits
+	laneState
+}
+
+// laneState is what the agents' registry and the gates say of a service.
+type laneState struct {
+	Type        jobs.ExecutionType // by the registry, else by what a row says
+	Known       bool               // agents have written it down
+	Live        bool               // a live agent's registry has it
+	Held        string             // by a rate, a budget or its circuit, and until when; empty: by none
+	Concurrency int                // jobs at once on one agent; 0: no bound
 }
 
 // lanesSQL finds the services with waiting jobs by a loose scan over
-// idx_tb_job_run_lane, one probe a service, and counts each up to a cap. The
-// registry decides a service's type and the claim writes it to the row, so what
-// agents lately ran is believed before what a waiting row says.
+// idx_tb_job_run_lane, one probe a service, counts each up to a cap, and looks
+// its lane up.
 const lanesSQL = `
 WITH RECURSIVE lane (service) AS (
     (SELECT service_name FROM jobs.tb_job_run WHERE status = 'pending' ORDER BY service_name LIMIT 1)
@@ -31,13 +40,11 @@ WITH RECURSIVE lane (service) AS (
     SELECT (SELECT service_name FROM jobs.tb_job_run
              WHERE status = 'pending' AND service_name > lane.service ORDER BY service_name LIMIT 1)
       FROM lane WHERE lane.service IS NOT NULL
-), ran AS (
-    SELECT DISTINCT ON (service_name) service_name, execution_type
-      FROM jobs.tb_job_metric WHERE minute > now() - interval '1 hour'
-     ORDER BY service_name, minute DESC
 )
-SELECT lane.service, coalesce(ran.execution_type, first.execution_type), least(w.n, $1), w.n > $1,
-       greatest(0, extract(epoch FROM now() - first.since))::float8
+SELECT lane.service, least(w.n, $1), w.n > $1, greatest(0, extract(epoch FROM now() - first.since))::float8,
+       coalesce(l.execution_type, first.execution_type), l.service_name IS NOT NULL,
+       coalesce(l.registry_hash = ANY (ARRAY(SELECT registry_hash FROM jobs.tb_agent WHERE lease_expires_at > now())), false),
+       coalesce((SELECT held FROM jobs.v_lane v WHERE v.service_name = lane.service), ''), coalesce(l.concurrency, 0)
   FROM lane
  CROSS JOIN LATERAL (
        SELECT execution_type, coalesce(requeued_at, created_at) AS since FROM jobs.tb_job_run
@@ -46,15 +53,22 @@ SELECT lane.service, coalesce(ran.execution_type, first.execution_type), least(w
  CROSS JOIN LATERAL (
        SELECT count(*) AS n FROM (SELECT FROM jobs.tb_job_run
         WHERE service_name = lane.service AND status = 'pending' LIMIT $1::bigint + 1) few) w
-  LEFT JOIN ran ON ran.service_name = lane.service
+  LEFT JOIN jobs.tb_lane l ON l.service_name = lane.service
  WHERE lane.service IS NOT NULL
  ORDER BY lane.service`
+
+// laneSQL looks the lanes of some services up.
+const laneSQL = `
+SELECT l.service_name, l.execution_type, true,
+       l.registry_hash = ANY (ARRAY(SELECT registry_hash FROM jobs.tb_agent WHERE lease_expires_at > now())),
+       coalesce((SELECT held FROM jobs.v_lane v WHERE v.service_name = l.service_name), ''), l.concurrency
+  FROM jobs.tb_lane l WHERE l.service_name = ANY ($1)`
 
 // boundedSQL keeps the planner to walks along an index: a bitmap would read a
 // service's whole backlog before the cap can stop it, and compiling the query
 // takes longer than running it.
 const boundedSQL = `
-SELECT set_config('enable_bitmapscan', 'off', true), set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true)`
+SELECT set_config('enable_bitmapscan', 'off', true), set_config('enable_seqscan', 'off', true), set_config('enable_sort', 'off', true), set_config('jit', 'off', true)`
 
 // queue is what waits and runs at one moment.
 type queue struct {
@@ -85,7 +99,7 @@ func lanes(ctx context.Context, db jobs.Querier) ([]lane, error) {
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (l lane, err error) {
 		var oldest *float64
-		err = row.Scan(&l.Service, &l.Type, &l.Waiting, &l.Capped, &oldest)
+		err = row.Scan(&l.Service, &l.Waiting, &l.Capped, &oldest, &l.Type, &l.Known, &l.Live, &l.Held, &l.Concurrency)
 		if oldest != nil {
 			l.Oldest = time.Duration(*oldest * float64(time.Second))
 		}
@@ -110,22 +124,23 @@ func runningByType(ctx context.Context, db jobs.Querier) (map[jobs.ExecutionType
 	return running, err
 }
 
-// idleWait is how long a service's first job must have waited, with free
-// slots about, before it counts as held: shorter waits are the queue at work.
+// idleWait is how long a service's first job must have waited before it counts
+// as held for a reason that also the queue at work can look like.
 const idleWait = 30 * time.Second
 
 // holders is what the database knows of why jobs wait.
 type holders struct {
 	now      time.Time
 	switches map[jobs.ExecutionType]jobs.Switch
-	agents   int                        // that claim
+	alive    int                        // agents
+	agents   int                        // of those, that claim
 	free     map[jobs.ExecutionType]int // slots of agents that run the type
 	runs     map[jobs.ExecutionType]bool
 }
 
 const claimersSQL = `
-SELECT execution_types, greatest(slots - running, 0) FROM jobs.tb_agent
- WHERE lease_expires_at > now() AND state = 'running'`
+SELECT state = 'running', execution_types, greatest(slots - running, 0) FROM jobs.tb_agent
+ WHERE lease_expires_at > now() AND state <> 'stopped'`
 
 func readHolders(ctx context.Context, db jobs.Querier) (holders, error) {
 	h := holders{switches: map[jobs.ExecutionType]jobs.Switch{},
@@ -144,9 +159,14 @@ func readHolders(ctx context.Context, db jobs.Querier) (holders, error) {
 	if err != nil {
 		return h, err
 	}
+	var claims bool
 	var types []jobs.ExecutionType
 	var free int
-	_, err = pgx.ForEachRow(rows, []any{&types, &free}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&claims, &types, &free}, func() error {
+		h.alive++
+		if !claims {
+			return nil
+		}
 		h.agents++
 		for _, t := range types {
 			h.runs[t] = true
@@ -157,21 +177,78 @@ func readHolders(ctx context.Context, db jobs.Querier) (holders, error) {
 	return h, err
 }
 
-// reason says why jobs of a service wait; empty when nothing holds them. Rates,
-// budgets and circuits are known to agents alone.
-func (h holders) reason(t jobs.ExecutionType, waited time.Duration) string {
-	s, known := h.switches[t]
+// reason says why jobs of a lane wait, the first of which waits for the time
+// given; empty when nothing holds them.
+func (h holders) reason(l laneState, waited time.Duration) string {
+	s, known := h.switches[l.Type]
 	switch {
 	case known && !s.Enabled:
 		return switchedOff(s, h.now)
-	case h.agents == 0:
+	case h.alive == 0:
 		return "no agent is running"
-	case !h.runs[t]:
-		return fmt.Sprintf("no agent runs %s", t)
-	case waited > idleWait && h.free[t] > 0:
-		return "agents are free but leave it: their registry does not have the service, or it is throttled, out of budget or circuit-broken"
+	case h.agents == 0:
+		return "all agents are paused or drain"
+	case !h.runs[l.Type]:
+		return fmt.Sprintf("no agent runs %s", l.Type)
+	case !l.Known, !l.Live && waited > idleWait: // agents take a moment to write down what they have
+		return "no agent's registry has the service"
+	case l.Held != "":
+		return strings.TrimPrefix(l.Held, "held: ")
+	case l.Concurrency > 0 && waited > idleWait && h.free[l.Type] > 0:
+		return fmt.Sprintf("its concurrency allows %d at once on each agent", l.Concurrency)
 	}
 	return ""
+}
+
+// laneStates looks the lanes of services up; a service that no agent has
+// written down is missing.
+func laneStates(ctx context.Context, db jobs.Querier, services []string) (map[string]laneState, error) {
+	rows, err := db.Query(ctx, laneSQL, services)
+	if err != nil {
+		return nil, err
+	}
+	states := map[string]laneState{}
+	var name string
+	var l laneState
+	_, err = pgx.ForEachRow(rows, []any{&name, &l.Type, &l.Known, &l.Live, &l.Held, &l.Concurrency}, func() error {
+		states[name] = l
+		return nil
+	})
+	return states, err
+}
+
+// explainWaits fills in why the pending ones of the rows wait. It costs a few
+// short queries however many rows there are, and none when nothing waits.
+func explainWaits(ctx context.Context, db jobs.Querier, rows []*JobRow) error {
+	var services []string
+	for _, r := range rows {
+		if r.Status == jobs.Pending {
+			services = append(services, r.Service)
+		}
+	}
+	if services == nil {
+		return nil
+	}
+	slices.Sort(services)
+	states, err := laneStates(ctx, db, slices.Compact(services))
+	if err != nil {
+		return err
+	}
+	h, err := readHolders(ctx, db)
+	if err != nil {
+		return err
+	}
+	for _, r := range rows {
+		if r.Status != jobs.Pending {
+			continue
+		}
+		l, known := states[r.Service]
+		if !known {
+			l.Type = r.Type
+		}
+		r.HeldReason = h.reason(l, h.now.Sub(r.CreatedAt))
+	}
+	return nil
 }
 
 func switchedOff(s jobs.Switch, now time.Time) string {
@@ -189,7 +266,7 @@ func switchedOff(s jobs.Switch, now time.Time) string {
 func (h holders) held(list []lane) []Held {
 	var out []Held
 	for _, l := range list {
-		if reason := h.reason(l.Type, l.Oldest); reason != "" {
+		if reason := h.reason(l.laneState, l.Oldest); reason != "" {
 			out = append(out, Held{Service: l.Service, Type: l.Type, Waiting: l.Waiting, Capped: l.Capped, Reason: reason})
 		}
 	}

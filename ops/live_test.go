@@ -4,7 +4,7 @@ package ops
 
 import (
 	"encoding/json"
-	"strings"
+	"regexp"
 	"testing"
 	"time"
 
@@ -27,6 +27,7 @@ func TestLiveShowsWhatAgentsCountedAndWhatWaits(t *testing.T) {
 	enqueue(t, db, "convert", jobs.HTTP, 7, time.Minute) // the application wrote the default type
 	enqueue(t, db, "stripe", jobs.HTTP, 2, 0)
 	addAgent(t, db, "a", 4, time.Minute, jobs.HTTP, jobs.Shell)
+	addLanes(t, db, jobs.LaneSettings{Service: "convert", Type: jobs.Shell}, jobs.LaneSettings{Service: "stripe", Type: jobs.HTTP})
 	exec(t, db, `INSERT INTO jobs.tb_job_run (identifier, service_name, operation, status, execution_type, started_at)
 		VALUES ('r', 'convert', 'run', 'running', 'shell', now())`)
 
@@ -42,7 +43,7 @@ func TestLiveShowsWhatAgentsCountedAndWhatWaits(t *testing.T) {
 		t.Errorf("shell counts: %+v", c)
 	}
 	if c.Waiting != 7 || c.WaitingCapped || c.Oldest < 55*time.Second {
-		t.Errorf("shell waits %d (capped %v) for %s; the type is what agents ran last", c.Waiting, c.WaitingCapped, c.Oldest)
+		t.Errorf("shell waits %d (capped %v) for %s; the type is the registry's", c.Waiting, c.WaitingCapped, c.Oldest)
 	}
 	if c.P50 < 90*time.Millisecond || c.P50 > 110*time.Millisecond {
 		t.Errorf("p50 is %s, want about 100 ms", c.P50)
@@ -91,12 +92,23 @@ func TestWaitingJobsAreCountedUpToTheCap(t *testing.T) {
 
 func TestHeldJobsSayWhy(t *testing.T) {
 	db := open(t)
-	enqueue(t, db, "scripts", jobs.Shell, 3, time.Minute)
+	enqueue(t, db, "scripts", jobs.HTTP, 3, time.Minute) // as the application wrote it
 	enqueue(t, db, "images", jobs.Docker, 2, time.Minute)
-	enqueue(t, db, "unknown", jobs.HTTP, 1, time.Minute)
-	enqueue(t, db, "fresh", jobs.HTTP, 1, 0)
+	for _, service := range []string{"unknown", "fresh", "narrow", "limited", "spent", "broken", "left"} {
+		enqueue(t, db, service, jobs.HTTP, 1, time.Minute)
+	}
 	addAgent(t, db, "a", 4, time.Minute, jobs.HTTP, jobs.Shell)
 	addAgent(t, db, "dead", 4, -time.Minute, jobs.Docker)
+	lane := func(service string, t jobs.ExecutionType, g jobs.Gates) jobs.LaneSettings {
+		return jobs.LaneSettings{Service: service, Type: t, Gates: g}
+	}
+	addLanes(t, db, lane("scripts", jobs.Shell, jobs.Gates{}), lane("images", jobs.Docker, jobs.Gates{}), lane("fresh", jobs.HTTP, jobs.Gates{}),
+		jobs.LaneSettings{Service: "narrow", Type: jobs.HTTP, Concurrency: 2}, lane("limited", jobs.HTTP, jobs.Gates{PerMinute: 2}),
+		lane("spent", jobs.HTTP, jobs.Gates{PerHour: 2}), lane("broken", jobs.HTTP, jobs.Gates{Threshold: 2, Recovery: time.Minute}),
+		lane("left", jobs.HTTP, jobs.Gates{}))
+	exec(t, db, `SELECT jobs.gate_spend('limited', 'minute', 2, 2), jobs.gate_spend('spent', 'hour', 2, 2)`)
+	exec(t, db, `UPDATE jobs.tb_lane SET failures_in_row = 2, open_until = now() + interval '1 minute' WHERE service_name = 'broken'`)
+	exec(t, db, `UPDATE jobs.tb_lane SET registry_hash = 'that of nobody' WHERE service_name = 'left'`)
 	by := jobs.By{Actor: "anna@ops", Origin: "test", Reason: "maintenance"}
 	if _, err := Switch(t.Context(), db, []jobs.ExecutionType{jobs.Shell}, false, false, by); err != nil {
 		t.Fatal(err)
@@ -105,24 +117,40 @@ func TestHeldJobsSayWhy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := map[string]string{}
+	want := map[string]string{
+		"scripts": `^shell is switched off: maintenance \(anna@ops, just now\)$`,
+		"images":  `^no agent runs docker$`,
+		"unknown": `^no agent's registry has the service$`,
+		"left":    `^no agent's registry has the service$`,
+		"narrow":  `^its concurrency allows 2 at once on each agent$`,
+		"limited": `^rate limit, next in \d+ s$`,
+		"spent":   `^budget of the hour is spent, next in \d+ s$`,
+		"broken":  `^circuit open after 2 failures in a row, next try in \d+ s$`,
+	}
+	if len(live.Held) != len(want) {
+		t.Errorf("%d lanes are held, want %d: %+v", len(live.Held), len(want), live.Held)
+	}
 	for _, h := range live.Held {
-		got[h.Service] = h.Reason
+		if pattern, ok := want[h.Service]; !ok || !regexp.MustCompile(pattern).MatchString(h.Reason) {
+			t.Errorf("%s: %q, want %s", h.Service, h.Reason, pattern)
+		}
 	}
-	if got["scripts"] != "shell is switched off: maintenance (anna@ops, just now)" {
-		t.Errorf("scripts: %q", got["scripts"])
-	}
-	if got["images"] != "no agent runs docker" {
-		t.Errorf("images: %q", got["images"])
-	}
-	if !strings.Contains(got["unknown"], "registry does not have the service") {
-		t.Errorf("unknown: %q", got["unknown"])
-	}
-	if r, ok := got["fresh"]; ok {
-		t.Errorf("a job that just came is called held: %q", r)
-	}
-	if live.Held[0].Service != "scripts" {
+	if live.Held[0].Service != "scripts" || live.Held[0].Type != jobs.Shell {
 		t.Errorf("the most held jobs do not come first: %+v", live.Held)
+	}
+}
+
+func TestPausedAgentsAreNotCalledMissing(t *testing.T) {
+	db := open(t)
+	enqueue(t, db, "stripe", jobs.HTTP, 1, 0)
+	addAgent(t, db, "a", 4, time.Minute, jobs.HTTP)
+	exec(t, db, `UPDATE jobs.tb_agent SET state = 'paused'`)
+	live, err := GetLive(t.Context(), db, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(live.Held) != 1 || live.Held[0].Reason != "all agents are paused or drain" {
+		t.Errorf("held: %+v", live.Held)
 	}
 }
 
@@ -160,6 +188,7 @@ func TestNoScreenScansTheJobsTable(t *testing.T) {
 		args []any
 	}{
 		"lanes":   {lanesSQL, []any{WaitingCap}},
+		"lane":    {laneSQL, []any{[]string{"one"}}},
 		"running": {runningSQL, nil},
 		"job":     {jobSQL, []any{jobs.NewID()}},
 	} {

@@ -82,6 +82,19 @@ func addAgent(t *testing.T, db *pgxpool.Pool, name string, slots int, lease time
 	return id
 }
 
+// addLanes writes down the lanes of the registry that addAgent's agents have.
+func addLanes(t *testing.T, db *pgxpool.Pool, lanes ...jobs.LaneSettings) {
+	t.Helper()
+	conn, err := db.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Release()
+	if err := jobs.PublishLanes(t.Context(), conn.Conn(), "abc", lanes); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // addMetric enters one minute's figures, as an agent does.
 func addMetric(t *testing.T, db *pgxpool.Pool, m jobs.Metric) {
 	t.Helper()

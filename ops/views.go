@@ -83,10 +83,13 @@ const WaitingCap = 10000
 type Filter struct {
 	Types                []jobs.ExecutionType
 	Statuses             []jobs.Status
+	Dead                 bool          // also the dead letters: failed without attempts left
 	Services             []string      // exact
 	IDs                  []jobs.ID     // these jobs and no others
 	Text                 string        // part of service, operation or identifier, any case
 	OlderThan, NewerThan time.Duration // by created_at; 0: no bound
+
+	retrying bool // also the failed ones that wait for their retry
 }
 
 // Page asks for a stretch of the list, newest first, after a cursor.
@@ -118,6 +121,7 @@ type JobRow struct {
 	RetryAt         *time.Time
 	DurationSeconds *float64
 	Error           string
+	HeldReason      string // why it waits; empty when it does not, or nothing holds it
 }
 
 // JobDetail is everything about one job.
@@ -131,7 +135,6 @@ type JobDetail struct {
 	EntityType, EntityPK                         string
 	UpdatedAt                                    time.Time
 	Agent                                        string // name of the last agent that held it
-	HeldReason                                   string // why it waits; empty when it does not
 	History                                      []AttemptRow
 }
 
@@ -159,7 +162,9 @@ type AgentRow struct {
 	Isolation     string
 	RegistryHash  string
 	RegistryError string
-	State         string // running, draining, stopped or lost (lease ran out)
+	State         string     // running, paused, draining, drained, stopped or lost (lease ran out)
+	Wanted        string     // by operators: running, paused or drained
+	ReloadAskedAt *time.Time // nil: no reload is due
 	StartedAt     time.Time
 	HeartbeatAt   time.Time
 }

@@ -23,7 +23,7 @@ const (
 
 var (
 	queueWaiting = describe("queue_waiting", "Jobs of all agents that wait, each service's counted up to 10000.", "execution_type")
-	queueOldest  = describe("queue_oldest_waiting_seconds", "Since when the first waiting job waits; 0 when none does.", "execution_type")
+	queueOldest  = describe("queue_oldest_waiting_seconds", "For how long the oldest waiting job has waited; 0 when none waits.", "execution_type")
 	laneClosed   = describe("lane_closed", "1 while no agent may start the service's jobs: type_disabled, circuit_open, rate_limit or budget.",
 		"service", "reason")
 )

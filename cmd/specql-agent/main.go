@@ -61,7 +61,7 @@ type flags struct {
 	registry, env, databaseURL, name, logFormat, logLevel, listen string
 	types                                                         []string
 	slots                                                         int
-	lease, drain                                                  time.Duration
+	lease, drain, retention                                       time.Duration
 	pprof                                                         bool
 }
 
@@ -92,6 +92,7 @@ func command() *cobra.Command {
 	v.IntVar(&f.slots, "slots", envInt("SLOTS", 100), "jobs at once")
 	v.DurationVar(&f.lease, "lease", envDuration("LEASE", 15*time.Second), "without a heartbeat for so long the jobs are taken over")
 	v.DurationVar(&f.drain, "drain-timeout", envDuration("DRAIN_TIMEOUT", 30*time.Second), "running jobs get so long when the agent stops")
+	v.DurationVar(&f.retention, "retention", envDuration("RETENTION", 0), "delete jobs so long after they ended, such as 720h; at least 1h, 0 keeps them")
 	v.StringVar(&f.logFormat, "log-format", env("LOG_FORMAT", "text"), "text or json")
 	v.StringVar(&f.logLevel, "log-level", env("LOG_LEVEL", "info"), "debug, info, warn or error")
 	v.StringVar(&f.listen, "listen", env("LISTEN", "127.0.0.1:9464"), "metrics and probes over HTTP, to whoever reaches the address; off for none")
@@ -129,7 +130,7 @@ func run(ctx context.Context, f flags) error {
 	}
 	defer closeAll()
 	a, err := agent.New(agent.Options{DatabaseURL: url, Config: config, Runners: taken, Name: f.name,
-		Version: version.Short(), Isolation: isolation, Slots: f.slots, Lease: f.lease, Drain: f.drain, Log: log, Tracer: tracing.Tracer()})
+		Version: version.Short(), Isolation: isolation, Slots: f.slots, Lease: f.lease, Drain: f.drain, Retention: f.retention, Log: log, Tracer: tracing.Tracer()})
 	if err != nil {
 		return &exitError{exitUsage, err}
 	}

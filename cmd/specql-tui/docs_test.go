@@ -42,7 +42,7 @@ func commandsPage() []byte {
 	fmt.Fprintf(&b, "\nFlags of every command:\n\n```\n%s```\n", root.PersistentFlags().FlagUsages())
 	var write func(cmd *cobra.Command)
 	write = func(cmd *cobra.Command) {
-		if !cmd.HasSubCommands() || cmd == root {
+		if cmd.Annotations[onlyGroups] == "" {
 			fmt.Fprintf(&b, "\n## %s\n\n%s.\n", cmd.CommandPath(), cmd.Short)
 			if cmd.Long != "" && cmd != root {
 				fmt.Fprintf(&b, "\n%s\n", cmd.Long)

@@ -82,8 +82,10 @@ func statusOf(err error) int {
 			return exitInvalid
 		}
 		return exitDatabase
-	case errors.Is(err, ops.ErrNeedsForce), errors.Is(err, ops.ErrNoTypes):
+	case errors.Is(err, ops.ErrNeedsForce), errors.Is(err, ops.ErrNoTypes), errors.Is(err, ops.ErrAllJobs), errors.Is(err, ops.ErrNoAgents):
 		return exitUsage
+	case isA[*ops.NameError](err):
+		return exitInvalid
 	case errors.Is(err, registry.ErrEmpty), errors.Is(err, registry.ErrTooLarge):
 		return exitUnreadable
 	case isA[*registry.FileError](err):

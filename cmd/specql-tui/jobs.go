@@ -18,25 +18,17 @@ import (
 )
 
 func jobsCommand(c *common) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "jobs",
-		Short: "List jobs and show one",
-		Args:  usage(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return usageError("jobs needs a command: list or show")
-		},
-	}
-	cmd.AddCommand(jobsList(c), jobsShow(c))
+	cmd := group("jobs", "List jobs, show one, retry and cancel them", "list, show, retry or cancel")
+	cmd.AddCommand(jobsList(c), jobsShow(c), jobsRetry(c), jobsCancel(c))
 	return cmd
 }
 
 func jobsList(c *common) *cobra.Command {
 	var limit int
 	cmd := &cobra.Command{
-		Use:   "list [FILTER…]",
-		Short: "List jobs, newest first",
-		Long: "FILTER words narrow the list: type:shell,docker status:failed service:stripe_api id:UUID age>1h age<5m;\n" +
-			"any other word is looked for in service, operation and identifier. Quote age>1h for your shell.",
+		Use:     "list [FILTER…]",
+		Short:   "List jobs, newest first",
+		Long:    "Of jobs that wait the last column says what holds them, if anything does.\n\n" + filterHelp,
 		Example: "  specql-tui jobs list status:failed type:shell 'age<1h'",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if limit < 1 || limit > ops.MaxPage {
@@ -63,35 +55,18 @@ func jobsList(c *common) *cobra.Command {
 	return cmd
 }
 
-type jobReport struct {
-	ID              jobs.ID            `json:"id"`
-	Identifier      string             `json:"identifier"`
-	Service         string             `json:"service_name"`
-	Operation       string             `json:"operation"`
-	Type            jobs.ExecutionType `json:"execution_type"`
-	Status          jobs.Status        `json:"status"`
-	Attempts        int                `json:"attempts"`
-	MaxAttempts     int                `json:"max_attempts"`
-	CreatedAt       time.Time          `json:"created_at"`
-	StartedAt       *time.Time         `json:"started_at"`
-	CompletedAt     *time.Time         `json:"completed_at"`
-	RetryAt         *time.Time         `json:"retry_at"`
-	DurationSeconds *float64           `json:"duration_seconds"`
-	Error           string             `json:"error_message"`
-}
-
 func printJobs(w io.Writer, c *common, rows []ops.JobRow, n int64, more bool) error {
 	if c.json() {
-		list := []jobReport{}
-		for _, r := range rows {
-			list = append(list, jobReport(r))
-		}
-		return writeJSON(w, map[string]any{"count": n, "count_capped": more, "jobs": list})
+		return writeJSON(w, map[string]any{"count": n, "count_capped": more, "jobs": jobReports(rows)})
 	}
-	t := newTable(w, "ID", "CREATED", "TYPE", "SERVICE", "OPERATION", "STATUS", "ATTEMPT", "DURATION", "ERROR")
+	t := newTable(w, "ID", "CREATED", "TYPE", "SERVICE", "OPERATION", "STATUS", "ATTEMPT", "DURATION", "ERROR OR HOLD")
 	for _, r := range rows {
+		note := r.Error
+		if r.HeldReason != "" {
+			note = "held: " + r.HeldReason
+		}
 		t.row(r.ID.String(), when(r.CreatedAt), string(r.Type), shorten(r.Service, 40), shorten(r.Operation, 40), string(r.Status),
-			fmt.Sprintf("%d/%d", r.Attempts, r.MaxAttempts), seconds(r.DurationSeconds), or(shorten(r.Error, 80), none))
+			fmt.Sprintf("%d/%d", r.Attempts, r.MaxAttempts), seconds(r.DurationSeconds), or(shorten(note, 80), none))
 	}
 	if err := t.flush(); err != nil {
 		return err
@@ -157,7 +132,6 @@ type jobDetailReport struct {
 	EntityPK        string          `json:"entity_pk"`
 	UpdatedAt       time.Time       `json:"updated_at"`
 	Agent           string          `json:"agent"`
-	HeldReason      string          `json:"held_reason,omitempty"`
 	History         []attemptReport `json:"history"`
 }
 
@@ -165,7 +139,7 @@ func printJob(w io.Writer, c *common, d ops.JobDetail) error {
 	if c.json() {
 		out := jobDetailReport{jobReport(d.JobRow), d.Input, d.Output, d.RunnerConfig, d.ResourceUsage, d.SecurityContext,
 			d.TimeoutSeconds, d.TenantID, d.TriggeredBy, d.CorrelationID, d.IdempotencyKey, d.EntityType, d.EntityPK,
-			d.UpdatedAt, d.Agent, d.HeldReason, []attemptReport{}}
+			d.UpdatedAt, d.Agent, []attemptReport{}}
 		for _, a := range d.History {
 			out.History = append(out.History, attemptReport(a))
 		}

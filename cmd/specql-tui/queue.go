@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -108,76 +107,4 @@ func statusOfQueue(live ops.Live) queueReport {
 		out.Held = append(out.Held, heldService(h))
 	}
 	return out
-}
-
-func agents(c *common) *cobra.Command {
-	return &cobra.Command{
-		Use:   "agents",
-		Short: "List the agents that live, and those that stopped or were lost within a day",
-		Long:  "Ends with 1 when no agent lives.",
-		Args:  usage(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return c.reading(cmd.Context(), func(ctx context.Context, db *pgxpool.Pool) error {
-				list, err := ops.ListAgents(ctx, db)
-				if err != nil {
-					return err
-				}
-				if err := printAgents(cmd.OutOrStdout(), c, list); err != nil {
-					return err
-				}
-				for _, a := range list {
-					if a.State == "running" || a.State == "draining" {
-						return nil
-					}
-				}
-				return quiet(exitFound)
-			})
-		},
-	}
-}
-
-type agentReport struct {
-	ID            jobs.ID              `json:"id"`
-	Name          string               `json:"name"`
-	Host          string               `json:"host"`
-	PID           int                  `json:"pid"`
-	Version       string               `json:"version"`
-	Environment   string               `json:"environment"`
-	Types         []jobs.ExecutionType `json:"execution_types"`
-	Slots         int                  `json:"slots"`
-	Running       int                  `json:"running"`
-	Isolation     string               `json:"isolation"`
-	RegistryHash  string               `json:"registry_hash"`
-	RegistryError string               `json:"registry_error,omitempty"`
-	State         string               `json:"state"`
-	StartedAt     time.Time            `json:"started_at"`
-	HeartbeatAt   time.Time            `json:"heartbeat_at"`
-}
-
-func printAgents(w io.Writer, c *common, list []ops.AgentRow) error {
-	if c.json() {
-		out := []agentReport{}
-		for _, a := range list {
-			out = append(out, agentReport(a))
-		}
-		return writeJSON(w, out)
-	}
-	if len(list) == 0 {
-		fmt.Fprintln(w, "no agent has been here within a day: start specql-agent")
-		return nil
-	}
-	t := newTable(w, "NAME", "STATE", "HOST", "PID", "TYPES", "RUNNING", "SLOTS", "REGISTRY", "HEARTBEAT")
-	for _, a := range list {
-		types := make([]string, len(a.Types))
-		for i, x := range a.Types {
-			types[i] = string(x)
-		}
-		reg := or(shorten(a.RegistryHash, 8), none)
-		if a.RegistryError != "" {
-			reg += " (" + shorten(a.RegistryError, 60) + ")"
-		}
-		t.row(a.Name, a.State, a.Host, fmt.Sprint(a.PID), strings.Join(types, ","), fmt.Sprint(a.Running),
-			fmt.Sprint(a.Slots), reg, when(a.HeartbeatAt))
-	}
-	return t.flush()
 }

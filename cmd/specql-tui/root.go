@@ -37,6 +37,11 @@ func (c *common) connect(ctx context.Context) (*pgxpool.Pool, error) {
 func (c *common) reading(ctx context.Context, f func(ctx context.Context, db *pgxpool.Pool) error) error {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
+	return c.working(ctx, f)
+}
+
+// working runs f on a migrated database for as long as it takes.
+func (c *common) working(ctx context.Context, f func(ctx context.Context, db *pgxpool.Pool) error) error {
 	db, err := c.connect(ctx)
 	if err != nil {
 		return err
@@ -47,6 +52,22 @@ func (c *common) reading(ctx context.Context, f func(ctx context.Context, db *pg
 	}
 	return f(ctx, db)
 }
+
+// group is a command that only holds others.
+func group(name, short, commands string) *cobra.Command {
+	return &cobra.Command{
+		Use:         name,
+		Short:       short,
+		Args:        usage(cobra.NoArgs),
+		Annotations: map[string]string{onlyGroups: "true"},
+		RunE: func(*cobra.Command, []string) error {
+			return usageError("%s needs a command: %s", name, commands)
+		},
+	}
+}
+
+// onlyGroups marks commands that do nothing by themselves.
+const onlyGroups = "only-groups"
 
 func newRoot() *cobra.Command {
 	c := &common{}
@@ -95,7 +116,7 @@ func newRoot() *cobra.Command {
 	root.PersistentFlags().StringVar(&c.output, "output", "text", "text or json")
 	root.Flags().BoolVar(&readOnly, "read-only", false, "open the console without its actions")
 	root.AddCommand(migrateSchema(c), validateSchema(c), validateConfig(c), executionTypes(c), queueStatus(c),
-		agents(c), jobsCommand(c), demoCommand(c))
+		agents(c), jobsCommand(c), registryCommand(c), demoCommand(c))
 	return root
 }
 

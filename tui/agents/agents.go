@@ -105,7 +105,7 @@ func state(th *parts.Theme, a *ops.AgentRow) (string, parts.Style) {
 			return "▲", th.Warn
 		}
 		return "●", th.Good
-	case "draining":
+	case "draining", "paused", "drained":
 		return "▲", th.Warn
 	case "lost":
 		return "✕", th.Bad

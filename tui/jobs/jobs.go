@@ -271,7 +271,7 @@ func (p *Page) head(w int) []string {
 		return []string{th.Focus.Render("/ ") + p.field.View(th, w-2, true), th.Bad.Render(parts.Fit("✕ "+p.fault, w))}
 	case p.editing:
 		return []string{th.Focus.Render("/ ") + p.field.View(th, w-2, true),
-			th.Muted.Render(parts.Fit("  type:shell status:failed service:stripe_api age>1h age<5m text", w))}
+			th.Muted.Render(parts.Fit("  type:shell status:failed dead service:stripe_api age>1h age<5m text", w))}
 	case p.words != "":
 		left = th.Accent.Render("/ ") + th.Strong.Render(parts.Fit(parts.Clean(p.words), room))
 	default:
