@@ -19,10 +19,10 @@ LDFLAGS := -s -w -X '$(PACKAGE).Version=$(VERSION)' -X '$(PACKAGE).Commit=$(COMM
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GORELEASER  := github.com/goreleaser/goreleaser/v2@v2.16.0
 
-.PHONY: help demo test check bench build picture snapshot clean
+.PHONY: help demo test test-chaos check bench build picture snapshot clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
 
 # Without a terminal there is nobody to look at a console: the demo runs its
 # jobs for a while and prints what came of them.
@@ -40,6 +40,10 @@ test: ## every test with the race detector; the last line counts them
 	@mkdir -p .cache
 	@go build -o .cache/testsum ./internal/testsum
 	@CGO_ENABLED=1 exec .cache/testsum -race ./...
+
+test-chaos: ## the failure tests in their long form: some hundred thousand jobs, an hour
+	@scripts/setup test
+	@CGO_ENABLED=1 SPECQL_CHAOS=long go test -race -v -timeout 3h ./internal/chaos
 
 check: ## formatting, vet, staticcheck, layers, scripts, systemd unit, alerts
 	@scripts/check-format

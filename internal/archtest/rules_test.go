@@ -27,8 +27,9 @@ var mayImport = map[string][]string{
 
 	// What is internal serves the layers and knows none of them, but for the
 	// parts that put a whole system together.
-	"internal":      {},
-	"internal/demo": {"agent", "ops", "runners", "workflow", "registry", "migrations", "jobs", "internal", "examples"},
+	"internal":       {},
+	"internal/chaos": {"migrations", "internal"}, // knows the program and the table, as an operator does
+	"internal/demo":  {"agent", "ops", "runners", "workflow", "registry", "migrations", "jobs", "internal", "examples"},
 }
 
 // mayQuery says which driver packages a folder may import; a folder that is

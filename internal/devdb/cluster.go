@@ -11,6 +11,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -61,7 +62,7 @@ func (c *cluster) program(name string) string { return filepath.Join(c.bin.Dir, 
 
 // init makes the cluster: local connections are trusted, since only the
 // folder's owner gets at the sockets; TCP needs the password.
-func (c *cluster) init(ctx context.Context, password string, settings map[string]string) error {
+func (c *cluster) init(ctx context.Context, password string, settings map[string]string, networks []netip.Prefix) error {
 	secret := filepath.Join(c.sockets(), "password")
 	f, err := os.OpenFile(secret, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
@@ -83,7 +84,7 @@ func (c *cluster) init(ctx context.Context, password string, settings map[string
 	if err := c.run(ctx, cmd); err != nil {
 		return fmt.Errorf("create the database cluster with %s: %w", cmd.Path, err)
 	}
-	return c.configure(settings)
+	return errors.Join(c.configure(settings, networks), c.admit(networks))
 }
 
 var settingName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.]*$`)
@@ -106,20 +107,37 @@ func checkSettings(settings map[string]string) error {
 }
 
 // configure appends to postgresql.conf, where the last line of a name counts.
-func (c *cluster) configure(settings map[string]string) error {
+func (c *cluster) configure(settings map[string]string, networks []netip.Prefix) error {
 	quote := strings.NewReplacer(`'`, `''`, `\`, `\\`)
 	var text strings.Builder
 	line := func(name, value string) { fmt.Fprintf(&text, "%s = '%s'\n", name, quote.Replace(value)) }
-	line("listen_addresses", "127.0.0.1")
+	addresses := "127.0.0.1"
+	for _, n := range networks {
+		addresses += "," + n.Addr().String()
+	}
+	line("listen_addresses", addresses)
 	line("unix_socket_directories", c.sockets())
 	for _, name := range slices.Sorted(maps.Keys(settings)) {
 		line(name, settings[name])
 	}
-	f, err := os.OpenFile(filepath.Join(c.data(), "postgresql.conf"), os.O_WRONLY|os.O_APPEND|unix.O_NOFOLLOW, 0)
+	return c.appendTo("postgresql.conf", text.String())
+}
+
+// admit lets the networks in, by the password.
+func (c *cluster) admit(networks []netip.Prefix) error {
+	var text strings.Builder
+	for _, n := range networks {
+		fmt.Fprintf(&text, "host all all %s scram-sha-256\n", n.Masked())
+	}
+	return c.appendTo("pg_hba.conf", text.String())
+}
+
+func (c *cluster) appendTo(name, text string) error {
+	f, err := os.OpenFile(filepath.Join(c.data(), name), os.O_WRONLY|os.O_APPEND|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return fmt.Errorf("configure the server: %w", err)
 	}
-	_, err = f.WriteString("\n" + text.String())
+	_, err = f.WriteString("\n" + text)
 	if err := errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("configure the server: %w", err)
 	}

@@ -10,7 +10,8 @@
 //
 // A server lives in a folder of its own, listens on a unix socket that only
 // its user and root can reach and, with a random password, on one port of
-// 127.0.0.1. Nothing outside that folder is read or written.
+// 127.0.0.1 (and of what Options.Networks names). Nothing outside that folder
+// is read or written.
 //
 // No server and no folder outlives the processes that use it, however they
 // end. Every user of a server holds a named pipe in its folder open. The kernel

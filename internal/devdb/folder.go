@@ -42,13 +42,16 @@ type base struct {
 }
 
 // candidates are the possible bases, best first.
-func candidates(a account) []base {
+func candidates(a account) []base { return basesIn(a, os.TempDir(), "/tmp", "/var/tmp") }
+
+// basesIn are the account's bases in those of the folders that there are.
+func basesIn(a account, folders ...string) []base {
 	mode := os.FileMode(0o700)
 	if a.drop {
 		mode = 0o711
 	}
 	var all []base
-	for _, tmp := range []string{os.TempDir(), "/tmp", "/var/tmp"} {
+	for _, tmp := range folders {
 		real, err := filepath.EvalSymlinks(tmp)
 		if err != nil || !filepath.IsAbs(real) {
 			continue
@@ -61,11 +64,11 @@ func candidates(a account) []base {
 	return all
 }
 
-// chooseBase returns the first candidate in which the account can run a
-// server, and creates it.
-func chooseBase(a account) (base, error) {
+// chooseBase returns the first of them in which the account can run a server,
+// and creates it.
+func chooseBase(a account, among []base) (base, error) {
 	var faults []error
-	for _, b := range candidates(a) {
+	for _, b := range among {
 		err := a.reach(filepath.Dir(b.path))
 		if err == nil && len(b.path)+len(belowBase) > maxSocketPath {
 			err = fmt.Errorf("%s is too long for a unix socket", b.path)
@@ -78,7 +81,10 @@ func chooseBase(a account) (base, error) {
 		}
 		faults = append(faults, err)
 	}
-	return base{}, fmt.Errorf("no temporary folder will do for a private PostgreSQL (set TMPDIR to a short one that user %s may enter): %w", a.name, errors.Join(faults...))
+	if len(among) == 0 {
+		faults = append(faults, os.ErrNotExist)
+	}
+	return base{}, fmt.Errorf("no folder will do for a private PostgreSQL (set TMPDIR to a short one that user %s may enter): %w", a.name, errors.Join(faults...))
 }
 
 func (b base) create() error {

@@ -11,6 +11,7 @@ import (
 	"io"
 	"maps"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -35,8 +36,18 @@ type Options struct {
 	Durable bool
 
 	// Settings are lines of postgresql.conf. They come after those of
-	// Durable. The addresses and the port cannot be chosen.
+	// Durable. The port cannot be chosen.
 	Settings map[string]string
+
+	// Networks are this machine's addresses, each with its network, that the
+	// server takes connections on from that network: for what runs in a
+	// network namespace. They must be there when it starts.
+	Networks []netip.Prefix
+
+	// Folder is where the server's folder is made, such as a file system of
+	// limited size; empty: a temporary folder. A Start of another process does
+	// not look there for what killed processes left.
+	Folder string
 
 	// Log receives the server's log, which is also in the server's folder.
 	// A writer that blocks stalls the server. It may be nil.
@@ -121,7 +132,11 @@ func survey(ctx context.Context, opts Options) (host, error) {
 	if err := as.reach(bin.Dir); err != nil {
 		return host{}, fmt.Errorf("run PostgreSQL's programs: %w", err)
 	}
-	b, err := chooseBase(as)
+	among := candidates(as)
+	if opts.Folder != "" {
+		among = basesIn(as, opts.Folder)
+	}
+	b, err := chooseBase(as, among)
 	return host{bin, as, b}, err
 }
 
@@ -133,7 +148,7 @@ func (h host) boot(ctx context.Context, folder string, hold hold, opts Options) 
 		state:   state{Password: rand.Text()},
 		hold:    hold,
 	}
-	err := s.cluster.init(ctx, s.state.Password, opts.settings())
+	err := s.cluster.init(ctx, s.state.Password, opts.settings(), opts.Networks)
 	if err == nil {
 		s.state.Port, err = s.cluster.startAnywhere(ctx)
 	}
