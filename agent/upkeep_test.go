@@ -73,4 +73,7 @@ func TestUpkeepThatFailsCostsNoLease(t *testing.T) {
 	if a.counts.leasesLost.Load() > 0 || w.text(`SELECT count(*) FROM jobs.tb_agent`) != "1" {
 		t.Error("the lease was lost")
 	}
+	if n := a.Stats().Reconnects; n > 0 {
+		t.Errorf("the connection of the heartbeats was given up %d times", n)
+	}
 }

@@ -68,7 +68,8 @@ func newApp(source Source, readOnly string) *app {
 	a.env.Theme = parts.NewTheme(a.dark, a.profile)
 	a.pages = []entry{
 		{"2", "Live", live.New(a.env, live.Source{Live: source.Live, Plan: source.Plan, Switch: source.Switch, Clock: source.Clock})},
-		{"3", "Jobs", jobs.New(a.env, jobs.Source{List: source.List, Job: source.Job, Filter: source.Filter, Clock: source.Clock})},
+		{"3", "Jobs", jobs.New(a.env, jobs.Source{List: source.List, Job: source.Job, Filter: source.Filter,
+			Plan: source.PlanJob, Change: source.ChangeJob, Clock: source.Clock})},
 		{"7", "Agents", agents.New(a.env, agents.Source{Agents: source.Agents, Clock: source.Clock})},
 	}
 	return a

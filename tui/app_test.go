@@ -10,7 +10,7 @@ import (
 
 	"github.com/specql/specql-ops/jobs"
 	"github.com/specql/specql-ops/ops"
-	"github.com/specql/specql-ops/tui/live"
+	"github.com/specql/specql-ops/tui/parts"
 )
 
 func (c *console) screen() string { return ansi.Strip(c.app.draw()) }
@@ -43,7 +43,7 @@ func TestKeysTypedWhileADialogOpensNeverConfirmIt(t *testing.T) {
 	if len(c.f.switched) != 0 {
 		t.Fatalf("switched within the grace period: %v", c.f.switched)
 	}
-	c.pass(live.Grace)
+	c.pass(parts.Grace)
 	c.press("enter")
 	c.lacks("Switch shell off")
 	if len(c.f.switched) != 0 {
@@ -54,9 +54,9 @@ func TestKeysTypedWhileADialogOpensNeverConfirmIt(t *testing.T) {
 func TestATypeIsSwitchedOffWithItsReasonOnce(t *testing.T) {
 	c := open(t, newFake(), 80, 24, "")
 	c.press("t")
-	c.pass(live.Grace)
+	c.pass(parts.Grace)
 	c.press("s")
-	c.pass(live.Grace)
+	c.pass(parts.Grace)
 	c.shows("12,408+ jobs of 3 services are held", "7 jobs go on to the end")
 	c.press("right", "enter")
 	c.shows("Give a reason first")
@@ -73,9 +73,9 @@ func TestATypeIsSwitchedOffWithItsReasonOnce(t *testing.T) {
 func TestHTTPIsSwitchedOffOnlyWithItsNameTyped(t *testing.T) {
 	c := open(t, newFake(), 80, 24, "")
 	c.press("t")
-	c.pass(live.Grace)
+	c.pass(parts.Grace)
 	c.press("h")
-	c.pass(live.Grace)
+	c.pass(parts.Grace)
 	c.press("up")
 	c.typed("stop")
 	c.press("enter", "right", "enter")

@@ -12,7 +12,7 @@ import (
 	"github.com/charmbracelet/colorprofile"
 	"github.com/charmbracelet/x/ansi"
 
-	"github.com/specql/specql-ops/tui/live"
+	"github.com/specql/specql-ops/tui/parts"
 )
 
 var update = flag.Bool("update", false, "write the golden screens anew")
@@ -25,7 +25,7 @@ var screens = []struct {
 	{"jobs", func(c *console) { c.press("3", "down", "down") }},
 	{"detail", func(c *console) { c.press("3", "down", "down", "down", "down", "enter") }},
 	{"agents", func(c *console) { c.press("7", "down") }},
-	{"dialog", func(c *console) { c.press("t"); c.pass(live.Grace); c.press("h"); c.pass(live.Grace) }},
+	{"dialog", func(c *console) { c.press("t"); c.pass(parts.Grace); c.press("h"); c.pass(parts.Grace) }},
 	{"help", func(c *console) { c.press("?") }},
 }
 

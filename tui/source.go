@@ -21,8 +21,12 @@ type Source struct {
 	Filter   func(words string) (ops.Filter, error)
 	Plan     func(ctx context.Context, types []jobs.ExecutionType, enable bool) (ops.SwitchPlan, error)
 	Switch   func(ctx context.Context, types []jobs.ExecutionType, enable, force bool, reason string) ([]jobs.Switch, error)
-	News     <-chan struct{}  // something happened; nil: nobody says so
-	Clock    func() time.Time // time.Now but in tests
+	// Of one job: what an action will do, and doing it.
+	PlanJob   func(ctx context.Context, action ops.JobAction, id jobs.ID) (ops.JobPlan, error)
+	ChangeJob func(ctx context.Context, action ops.JobAction, id jobs.ID, reason string) (ops.JobResult, error)
+
+	News  <-chan struct{}  // something happened; nil: nobody says so
+	Clock func() time.Time // time.Now but in tests
 }
 
 // Database is the Source of a real console until ctx ends; what is changed is
@@ -47,6 +51,14 @@ func Database(ctx context.Context, pool *pgxpool.Pool, by jobs.By) Source {
 			by := by
 			by.Reason = reason
 			return ops.Switch(ctx, pool, types, enable, force, by)
+		},
+		PlanJob: func(ctx context.Context, action ops.JobAction, id jobs.ID) (ops.JobPlan, error) {
+			return ops.PlanJobs(ctx, pool, action, ops.Filter{IDs: []jobs.ID{id}})
+		},
+		ChangeJob: func(ctx context.Context, action ops.JobAction, id jobs.ID, reason string) (ops.JobResult, error) {
+			by := by
+			by.Reason = reason
+			return ops.ChangeJobs(ctx, pool, action, ops.Filter{IDs: []jobs.ID{id}}, ops.JobChange{By: by})
 		},
 		Clock: time.Now,
 	}

@@ -23,6 +23,8 @@ type Source struct {
 	List   func(ctx context.Context, f ops.Filter, p ops.Page) ([]ops.JobRow, error)
 	Job    func(ctx context.Context, id contract.ID) (ops.JobDetail, error)
 	Filter func(words string) (ops.Filter, error)
+	Plan   func(ctx context.Context, action ops.JobAction, id contract.ID) (ops.JobPlan, error)
+	Change func(ctx context.Context, action ops.JobAction, id contract.ID, reason string) (ops.JobResult, error)
 	Clock  func() time.Time
 }
 
@@ -50,6 +52,9 @@ type Page struct {
 
 	detail *detail
 	turn   int // of details: a late answer to a closed one is dropped
+
+	dialog *dialog
+	serial int // of dialogs, likewise
 }
 
 // New makes the page.
@@ -95,24 +100,42 @@ func (p *Page) Health() parts.Health {
 	return p.feed.Health()
 }
 
-// Capturing tells whether a text is being typed.
-func (p *Page) Capturing() bool { return p.editing }
+// Capturing tells whether a text is being typed or a dialog takes every key.
+func (p *Page) Capturing() bool { return p.editing || p.dialog != nil }
 
-// Overlay is nil: the page has no dialog.
-func (p *Page) Overlay(w, h int) []string { return nil }
+// Overlay is the dialog's box, nil when there is none.
+func (p *Page) Overlay(w, h int) []string {
+	if p.dialog == nil {
+		return nil
+	}
+	return p.dialog.view(p.env.Theme, w)
+}
+
+// News makes a new reading due.
+func (p *Page) News() {
+	p.feed.Soon()
+	if p.detail != nil {
+		p.detail.feed.Soon()
+	}
+}
 
 // Keys lists the page's bindings as they stand.
 func (p *Page) Keys() []parts.Key {
+	actions := []parts.Key{{Keys: "c", Help: "cancel", Disabled: p.env.ReadOnly}, {Keys: "r", Help: "retry", Disabled: p.env.ReadOnly}}
 	switch {
+	case p.dialog != nil:
+		return p.dialog.keys()
 	case p.editing:
 		return []parts.Key{{Keys: "enter", Help: "apply"}, {Keys: "esc", Help: "keep the old filter"}, {Keys: "ctrl+u", Help: "clear"}}
 	case p.detail != nil:
-		return []parts.Key{{Keys: "esc", Help: "back to the list"}, {Keys: "↑↓", Help: "scroll"}, {Keys: "home end", Help: "first, last line", Hidden: true}}
+		return append([]parts.Key{{Keys: "esc", Help: "back to the list"}, {Keys: "↑↓", Help: "scroll"},
+			{Keys: "home end", Help: "first, last line", Hidden: true}}, actions...)
 	}
 	keys := []parts.Key{{Keys: "enter", Help: "detail"}, {Keys: "/", Help: "filter"}}
 	if p.words != "" {
 		keys = append(keys, parts.Key{Keys: "esc", Help: "all jobs"})
 	}
+	keys = append(keys, actions...)
 	return append(keys, parts.Key{Keys: "↑↓", Help: "move"}, parts.Key{Keys: "home", Help: "newest"},
 		parts.Key{Keys: "pgup pgdn end", Help: "a page, the last read", Hidden: true})
 }
@@ -134,16 +157,33 @@ func (p *Page) Update(msg tea.Msg) tea.Cmd {
 		if p.detail != nil {
 			p.detail.take(msg)
 		}
+	case plannedMsg:
+		if p.dialog != nil && msg.serial == p.dialog.serial {
+			p.dialog.planned(msg, p.env.Now)
+		}
+	case changedMsg:
+		p.News()
+		if p.dialog != nil && msg.serial == p.dialog.serial {
+			p.dialog.changed(msg)
+		}
 	case tea.PasteMsg:
-		if p.editing {
+		switch {
+		case p.dialog != nil && p.dialog.at == onReason:
+			p.dialog.reason.Insert(msg.Content)
+		case p.editing:
 			p.field.Insert(msg.Content)
 		}
 	case tea.MouseWheelMsg:
 		return p.wheel(msg.Button)
 	case tea.KeyPressMsg:
+		action, acts := actionKeys[msg.String()]
 		switch {
+		case p.dialog != nil:
+			return p.dialogKey(msg)
 		case p.editing:
 			return p.editKey(msg)
+		case acts:
+			return p.begin(action)
 		case p.detail != nil:
 			if name := msg.String(); name == "esc" || name == "backspace" {
 				p.detail = nil
@@ -159,6 +199,9 @@ func (p *Page) Update(msg tea.Msg) tea.Cmd {
 }
 
 func (p *Page) wheel(button tea.MouseButton) tea.Cmd {
+	if p.dialog != nil {
+		return nil
+	}
 	by := 0
 	switch button {
 	case tea.MouseWheelUp:

@@ -14,10 +14,6 @@ import (
 	"github.com/specql/specql-ops/tui/parts"
 )
 
-// Grace is how long a dialog that appears swallows every key: what was typed
-// for the page beneath must not confirm it.
-const Grace = 400 * time.Millisecond
-
 type stage int
 
 const (
@@ -126,7 +122,7 @@ func (d *dialog) done(msg doneMsg) {
 
 func (d *dialog) key(msg tea.KeyPressMsg, now time.Time) outcome {
 	name := msg.String()
-	if now.Sub(d.opened) < Grace || d.stage == working {
+	if now.Sub(d.opened) < parts.Grace || d.stage == working {
 		return stays
 	}
 	switch d.stage {
@@ -227,7 +223,7 @@ func (d *dialog) field() *parts.Field {
 }
 
 func (d *dialog) paste(text string, now time.Time) {
-	if d.stage == asking && d.at <= onReason && now.Sub(d.opened) >= Grace {
+	if d.stage == asking && d.at <= onReason && now.Sub(d.opened) >= parts.Grace {
 		d.field().Insert(text)
 	}
 }
@@ -294,7 +290,7 @@ func (d *dialog) view(th *parts.Theme, w, h int) []string {
 				}
 			}
 		}
-		lines = append(lines, "", button(th, "Close", true, false))
+		lines = append(lines, "", parts.Button(th, "Close", true, false))
 	}
 	return parts.Framed(lines, bw, " "+th.Strong.Render(d.title())+" ", "", th.Accent)
 }
@@ -338,16 +334,16 @@ func (d *dialog) question(th *parts.Theme, inner int, tight bool) []string {
 	gap()
 	if d.plan.NeedsForce {
 		lines = append(lines, th.Bad.Render(parts.Fit("✕ http runs what the application enqueues by default.", inner)),
-			d.input(th, "Type "+string(d.of)+" to go on", &d.name, d.at == onName, inner))
+			parts.Input(th, "Type "+string(d.of)+" to go on", &d.name, d.at == onName, inner))
 	}
 	want := "Reason"
 	if d.enable {
 		want = "Reason (if any)"
 	}
-	lines = append(lines, d.input(th, want, &d.reason, d.at == onReason, inner))
+	lines = append(lines, parts.Input(th, want, &d.reason, d.at == onReason, inner))
 	gap()
 	action := d.title()
-	lines = append(lines, button(th, "Cancel", d.at == onCancel, false)+"  "+button(th, action, d.at == onAction, d.missing() != ""))
+	lines = append(lines, parts.Button(th, "Cancel", d.at == onCancel, false)+"  "+parts.Button(th, action, d.at == onAction, d.missing() != ""))
 	hint := d.hint
 	if hint == "" && d.at == onAction {
 		hint = d.missing()
@@ -392,26 +388,4 @@ func plural(n int64, one, many string) string {
 		return "1 " + one
 	}
 	return parts.Count(n, false) + " " + many
-}
-
-func (d *dialog) input(th *parts.Theme, label string, f *parts.Field, focused bool, inner int) string {
-	style, mark := th.Muted, "  "
-	if focused {
-		style, mark = th.Focus, "▸ "
-	}
-	head := mark + parts.Fit(label, 22)
-	return style.Render(head) + th.Border.Render("[") + f.View(th, inner-parts.Width(head)-2, focused) + th.Border.Render("]")
-}
-
-func button(th *parts.Theme, text string, focused, disabled bool) string {
-	switch {
-	case focused && disabled:
-		return th.Muted.Render("▸[ " + text + " ]")
-	case focused:
-		return th.Selected.Render("▸[ " + text + " ]")
-	case disabled:
-		return th.Muted.Render(" [ " + text + " ]")
-	default:
-		return th.Text.Render(" [ " + text + " ]")
-	}
 }
