@@ -3,15 +3,10 @@
 package chaos
 
 import (
-	"context"
 	"flag"
 	"fmt"
 	"os"
-	"sync"
 	"testing"
-	"time"
-
-	"github.com/specql/specql-ops/internal/devdb"
 )
 
 // TestMain lets more scenarios run at once than there are processors: most of
@@ -27,35 +22,4 @@ func TestMain(m *testing.M) {
 	status := m.Run()
 	os.RemoveAll(workshop)
 	os.Exit(status)
-}
-
-// calm is the PostgreSQL of the scenarios that leave the server itself alone.
-func calm(t testing.TB) *devdb.Server {
-	t.Helper()
-	s, err := calmOnce()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
-var calmOnce = sync.OnceValues(func() (*devdb.Server, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
-	defer cancel()
-	return devdb.Start(ctx, devdb.Options{})
-})
-
-// private starts a PostgreSQL that the scenario may break.
-func private(t *testing.T, o devdb.Options) *devdb.Server {
-	t.Helper()
-	s, err := devdb.Start(t.Context(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
 }
