@@ -107,6 +107,35 @@ func TestSlidingWindowIsNeverExceededAndNearlyAllUsed(t *testing.T) {
 	}
 }
 
+func TestHourlyBudgetHoldsAcrossAgentsAndSaysSo(t *testing.T) {
+	w := newWorld(t)
+	config, diags := registry.Parse("test.yaml", []byte(`
+services:
+  - name: resizer
+    type: function
+    category: media
+    execution_type: serverless
+    runner_config: { provider: aws, function_name: resize, region: us-east-1 }
+    security_policy:
+      allowed_providers: [aws]
+      allowed_regions: [us-east-1]
+      cost_limits: { max_invocations_per_hour: 7 }
+    operations: [{ name: run, input_schema: {}, output_schema: {} }]
+`), registry.Options{})
+	if config == nil {
+		t.Fatal(diags.Err())
+	}
+	w.enqueue(30, "resizer")
+	for range 2 {
+		w.start(Options{Config: config, Runners: []runners.Runner{fake{jobs.Serverless, ok}}})
+	}
+	w.until("the budget is spent", func() bool { return w.count("status = 'completed'") == 7 })
+	w.until("it shows", func() bool { return regexpMatch(`^held: budget of the hour is spent, next in \d+ s$`, w.held("resizer")) })
+	if n := w.count("attempts > 0"); n != 7 {
+		t.Errorf("%d jobs were started within the hour, budget 7", n)
+	}
+}
+
 func TestCircuitOpensForAllAgentsLetsOneTryAndCloses(t *testing.T) {
 	w := newWorld(t)
 	config := configured(t, `{ circuit_breaker: { failure_threshold: 5, recovery_timeout: 3600 } }`)

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -73,6 +74,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	defer l.close()
+	before := load()
 	var failed []error
 	for _, b := range chosen {
 		if err := b.run(ctx, l); err != nil {
@@ -82,12 +84,23 @@ func run(ctx context.Context, args []string) error {
 			break
 		}
 	}
-	fmt.Printf("%s at its defaults, synchronous commit on; medians of %d rounds\n", l.server.Version(), sizes.rounds)
+	fmt.Printf("%s at its defaults, synchronous commit on\nmedians of %d rounds%s\n", l.server.Version(), sizes.rounds, before)
 	l.table.write(os.Stdout)
 	if n := l.table.missed(); n > 0 {
 		failed = append(failed, fmt.Errorf("%d figures missed their targets", n))
 	}
 	return errors.Join(failed...)
+}
+
+// load words what others had the machine do before, where that can be read: on
+// a busy machine even ratios say little.
+func load() string {
+	averages, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return ""
+	}
+	lastMinute, _, _ := strings.Cut(string(averages), " ")
+	return fmt.Sprintf("; load of the minute before: %s on %d cores", lastMinute, runtime.NumCPU())
 }
 
 func parse(args []string) ([]benchmark, sizes, error) {

@@ -148,6 +148,20 @@ func TestALockedTableDelaysScrapesOnceAndNotForLong(t *testing.T) {
 	}
 }
 
+func TestTheDatabaseIsReadWithBounds(t *testing.T) {
+	w := newWorld(t)
+	q := w.queue(&still{stats: agent.Stats{Registry: parse(t, "shop:http")}}, discard)
+	if q.state() == nil {
+		t.Fatal("no reading")
+	}
+	for setting, want := range map[string]string{"statement_timeout": "2s", "lock_timeout": "2s", "transaction_read_only": "on"} {
+		var got string
+		if err := q.conn.QueryRow(w.ctx, "SHOW "+setting).Scan(&got); err != nil || got != want {
+			t.Errorf("%s is %s, want %s: %v", setting, got, want, err)
+		}
+	}
+}
+
 func TestClosedLanesSayWhatHoldsThem(t *testing.T) {
 	w := newWorld(t)
 	config := parse(t, "free:http", "rated:http:rate_limit_per_minute: 1", "costly:http:cost_limits: {max_invocations_per_hour: 1}",
