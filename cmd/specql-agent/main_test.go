@@ -248,6 +248,7 @@ func TestAnAgentIsWatchedFromStartToEnd(t *testing.T) {
 	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	asked, release := make(chan string, 1), make(chan struct{})
 	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body) // only then a caller's end is noticed
 		asked <- r.Header.Get("Traceparent")
 		select {
 		case <-release:
@@ -255,7 +256,7 @@ func TestAnAgentIsWatchedFromStartToEnd(t *testing.T) {
 		}
 		fmt.Fprint(w, `{"done": true}`)
 	}))
-	defer service.Close()
+	t.Cleanup(service.Close) // which waits for the agent to be gone
 	registry := filepath.Join(t.TempDir(), "registry.yaml")
 	if err := os.WriteFile(registry, fmt.Appendf(nil, `services:
   - { name: shop, type: api, category: test, runner_config: { base_url: %q }, security_policy: { allowed_networks: [127.0.0.0/8] },

@@ -4,6 +4,7 @@ package chaos
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -33,16 +34,17 @@ func buildShifted(name string, by time.Duration) (string, error) {
 		return "", fmt.Errorf("%s does not read the clock in the one place where this test looks for it", original)
 	}
 	shifted := strings.Replace(string(text), reads, fmt.Sprintf("%s\tsec += %d\n", reads, int(by.Seconds())), 1)
-	copied := filepath.Join(workshop, "time.go")
-	overlay := filepath.Join(workshop, "overlay.json")
+	folder, err := filepath.Abs(filepath.Join(workshop, name+".overlay"))
+	if err != nil {
+		return "", err
+	}
+	copied, overlay := filepath.Join(folder, "time.go"), filepath.Join(folder, "overlay.json")
 	replaced, err := json.Marshal(map[string]any{"Replace": map[string]string{original: copied}})
 	if err != nil {
 		return "", err
 	}
-	if err := os.WriteFile(copied, []byte(shifted), 0o600); err != nil {
-		return "", err
-	}
-	if err := os.WriteFile(overlay, replaced, 0o600); err != nil {
+	if err := errors.Join(os.MkdirAll(folder, 0o755), os.WriteFile(copied, []byte(shifted), 0o600),
+		os.WriteFile(overlay, replaced, 0o600)); err != nil {
 		return "", err
 	}
 	return build(name, "-overlay", overlay)

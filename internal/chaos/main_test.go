@@ -4,8 +4,6 @@ package chaos
 
 import (
 	"flag"
-	"fmt"
-	"os"
 	"testing"
 )
 
@@ -14,12 +12,5 @@ import (
 func TestMain(m *testing.M) {
 	flag.Parse()
 	flag.Set("test.parallel", "5")
-	var err error
-	if workshop, err = os.MkdirTemp("", "specql-chaos-"); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	status := m.Run()
-	os.RemoveAll(workshop)
-	os.Exit(status)
+	m.Run()
 }

@@ -19,8 +19,9 @@ import (
 
 const program = "github.com/specql/specql-ops/cmd/specql-agent"
 
-// workshop is where programs are built; it is made and removed by TestMain.
-var workshop string
+// workshop is where programs are built. They stay there, so that the next run
+// builds only what has changed.
+const workshop = "../../.cache/chaos"
 
 // standard is the program as it is, built once.
 var standard = sync.OnceValues(func() (string, error) { return build("specql-agent") })
@@ -28,13 +29,15 @@ var standard = sync.OnceValues(func() (string, error) { return build("specql-age
 // build builds the program under a name of its own, with more flags of go
 // build than the product's.
 func build(name string, flags ...string) (string, error) {
-	out := filepath.Join(workshop, name)
-	args := append([]string{"build", "-buildvcs=false", "-o", out}, flags...)
+	out, err := filepath.Abs(filepath.Join(workshop, name))
+	if err != nil {
+		return "", err
+	}
 	cgo := "CGO_ENABLED=0"
 	if long {
-		args, cgo = append(args, "-race"), "CGO_ENABLED=1"
+		out, flags, cgo = out+"-race", append(flags, "-race"), "CGO_ENABLED=1"
 	}
-	cmd := exec.Command("go", append(args, program)...)
+	cmd := exec.Command("go", append(append([]string{"build", "-buildvcs=false", "-o", out}, flags...), program)...)
 	cmd.Env = append(os.Environ(), cgo)
 	if said, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build %s: %w\n%s", program, err, said)

@@ -7,10 +7,12 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -44,6 +46,46 @@ func TestServerAnswersBySocketAndByTCPWithItsPasswordOnly(t *testing.T) {
 	}
 	if ip := query[string](t, s.URL("postgres"), "SHOW listen_addresses"); ip != "127.0.0.1" {
 		t.Errorf("listens on %s", ip)
+	}
+}
+
+func TestServerTakesConnectionsFromTheNetworksThatAreNamed(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux has all of 127.0.0.0/8 as its own")
+	}
+	ownTemp(t)
+	s := start(t, Options{Networks: []netip.Prefix{netip.MustParsePrefix("127.9.8.7/8")}})
+	other := strings.Replace(s.TCPURL("postgres"), "127.0.0.1", "127.9.8.7", 1)
+	if ip := query[string](t, other, "SELECT host(inet_server_addr())"); ip != "127.9.8.7" {
+		t.Errorf("connected to %s", ip)
+	}
+	if ips := query[string](t, s.URL("postgres"), "SHOW listen_addresses"); ips != "127.0.0.1,127.9.8.7" {
+		t.Errorf("listens on %s", ips)
+	}
+}
+
+func TestServerLivesInTheFolderThatIsNamedAndLeavesItEmpty(t *testing.T) {
+	ownTemp(t)
+	named, err := filepath.EvalSymlinks(os.TempDir())
+	if err == nil {
+		named = filepath.Join(named, "named")
+		err = os.Mkdir(named, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := start(t, Options{Folder: named})
+	if data := query[string](t, s.URL("postgres"), "SHOW data_directory"); !strings.HasPrefix(data, named+"/") {
+		t.Errorf("the data is in %s", data)
+	}
+	if err := s.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := filepath.Glob(filepath.Join(named, "*", "*")); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+	if _, err := Start(t.Context(), Options{Folder: filepath.Join(named, "nowhere")}); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("in a folder that is not there: %v", err)
 	}
 }
 
