@@ -130,7 +130,9 @@ services:
 		w.start(Options{Config: config, Runners: []runners.Runner{fake{jobs.Serverless, ok}}})
 	}
 	w.until("the budget is spent", func() bool { return w.count("status = 'completed'") == 7 })
-	w.until("it shows", func() bool { return regexpMatch(`^held: budget of the hour is spent, next in \d+ s$`, w.held("resizer")) })
+	w.until("it shows", func() bool {
+		return regexpMatch(`^held: budget of the hour is spent, next in \d+ s$`, w.held("resizer"))
+	})
 	if n := w.count("attempts > 0"); n != 7 {
 		t.Errorf("%d jobs were started within the hour, budget 7", n)
 	}
@@ -166,7 +168,7 @@ func TestCircuitOpensForAllAgentsLetsOneTryAndCloses(t *testing.T) {
 
 	before := runs.Load()
 	w.exec("UPDATE jobs.tb_lane SET open_until = now() - interval '1 second'") // the recovery time passes
-	w.until("one job tries", func() bool { return runs.Load() == before+1 })
+	w.until("one job tries", func() bool { return runs.Load() > before })
 	w.until("it is open again", func() bool { return w.count("status = 'running'") == 0 })
 	if n := runs.Load(); n != before+1 {
 		t.Errorf("%d jobs tried, want one", n-before)

@@ -187,7 +187,7 @@ func (h holders) reason(l laneState, waited time.Duration) string {
 	case h.alive == 0:
 		return "no agent is running"
 	case h.agents == 0:
-		return "all agents are paused or drain"
+		return "all agents are paused or draining"
 	case !h.runs[l.Type]:
 		return fmt.Sprintf("no agent runs %s", l.Type)
 	case !l.Known, !l.Live && waited > idleWait: // agents take a moment to write down what they have

@@ -149,7 +149,7 @@ func TestPausedAgentsAreNotCalledMissing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(live.Held) != 1 || live.Held[0].Reason != "all agents are paused or drain" {
+	if len(live.Held) != 1 || live.Held[0].Reason != "all agents are paused or draining" {
 		t.Errorf("held: %+v", live.Held)
 	}
 }
