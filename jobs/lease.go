@@ -125,10 +125,11 @@ func Heartbeat(ctx context.Context, conn *pgx.Conn, a AgentInfo, lease time.Dura
 }
 
 // Leave ends the agent's lease at once; whatever it still held is taken over
-// by the next heartbeat of any agent.
+// by the next heartbeat of any agent. One whose lease ran out before stays lost.
 func Leave(ctx context.Context, conn *pgx.Conn, agent ID) error {
 	_, err := conn.Exec(ctx, `UPDATE jobs.tb_agent
-		SET state = 'stopped', running = 0, heartbeat_at = now(), lease_expires_at = now() WHERE id = $1`, agent)
+		SET state = 'stopped', running = 0, heartbeat_at = now(), lease_expires_at = now()
+		WHERE id = $1 AND lease_expires_at > now()`, agent)
 	if err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("leave: %w", err)
 	}
