@@ -121,9 +121,9 @@ func (a *Agent) carryOut(ctx context.Context, conn *pgx.Conn, req *request) (gat
 		n := len(req.out.completed)
 		a.ledger.retake(req.agent, &outbox{completed: req.out.completed, lanes: req.out.lanes[:n:n]})
 	case jobs.Unstorable(err) && !conn.IsClosed():
-		return 0, a.takeApart(ctx, conn, req)
+		return 0, a.within(ctx, func(ctx context.Context) error { return a.takeApart(ctx, conn, req) })
 	case jobs.Locked(err) && !conn.IsClosed():
-		return 0, a.stepAround(ctx, conn, req)
+		return 0, a.within(ctx, func(ctx context.Context) error { return a.stepAround(ctx, conn, req) })
 	default:
 		a.ledger.undo(req)
 		return 0, err
@@ -137,6 +137,14 @@ func (a *Agent) carryOut(ctx context.Context, conn *pgx.Conn, req *request) (gat
 		go a.run(at)
 	}
 	return gates, nil
+}
+
+// within bounds what is done with the database by a lease: a server that says
+// nothing must not hold the loop.
+func (a *Agent) within(ctx context.Context, do func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, a.opt.Lease)
+	defer cancel()
+	return do(ctx)
 }
 
 // recover hands back the jobs of a claim whose answer was lost with its
