@@ -19,8 +19,7 @@ const (
 )
 
 // idle measures what both programs take while there is nothing to do, at the
-// same time: the agent, and the console on its live page, which reads all its
-// figures anew each second and is therefore held to its memory alone.
+// same time: the agent, and the console on its live page.
 func idle(ctx context.Context, l *lab) error {
 	if _, err := os.Stat("/proc/self/stat"); err != nil {
 		l.note("idle: left out, this system has no /proc that tells a process's CPU time")
@@ -52,12 +51,14 @@ func idle(ctx context.Context, l *lab) error {
 		return fmt.Errorf("idle: %w", err)
 	}
 	l.table.heading("Idle: what a program takes without work")
-	l.table.figure("agent, transactions", agent.transactions, perSecond, atMost(0.34))
-	l.table.figure("agent, CPU time of a core", agent.cpu, percent, atMost(0.2))
-	l.table.figure("agent, memory", agent.memory, mebibytes, atMost(40))
-	l.table.figure("console, transactions", console.transactions, perSecond, none)
-	l.table.figure("console, CPU time of a core", console.cpu, percent, none)
-	l.table.figure("console, memory", console.memory, mebibytes, atMost(40))
+	for _, program := range []struct {
+		name string
+		took usage
+	}{{"agent", agent}, {"console", console}} {
+		l.table.figure(program.name+", transactions", program.took.transactions, perSecond, atMost(0.34)) // one in three seconds
+		l.table.figure(program.name+", CPU time of a core", program.took.cpu, percent, atMost(0.2))
+		l.table.figure(program.name+", memory", program.took.memory, mebibytes, atMost(40))
+	}
 	return nil
 }
 
