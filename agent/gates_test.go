@@ -72,41 +72,6 @@ func TestRateLimitHoldsAcrossAgentsAndHoldsNobodyElseUp(t *testing.T) {
 	})
 }
 
-func TestSlidingWindowIsNeverExceededAndNearlyAllUsed(t *testing.T) {
-	w := newWorld(t)
-	const limit = 500
-	config := configured(t, `{ rate_limit_per_minute: 500 }`)
-	w.enqueue(4000, "gated")
-	var mu sync.Mutex
-	var starts []time.Time
-	record := fake{jobs.HTTP, func(context.Context, runners.Call) (runners.Result, error) {
-		mu.Lock()
-		defer mu.Unlock()
-		starts = append(starts, time.Now())
-		return runners.Result{}, nil
-	}}
-	for range 3 {
-		w.start(Options{Config: config, Slots: 20, Runners: []runners.Runner{record}})
-	}
-	// Time is turned by moving what was spent into the past, slice by slice: a
-	// hundred slices are the minute.
-	for range 220 {
-		w.exec("UPDATE jobs.tb_lane_spent SET slice = slice - 1 WHERE slice = (SELECT min(slice) FROM jobs.tb_lane_spent)")
-	}
-	w.until("the first window is full", func() bool { return w.count("attempts > 0") >= limit })
-	var over int
-	w.scan(&over, `SELECT coalesce(max(spent), 0) FROM (SELECT sum(jobs) OVER (ORDER BY slice RANGE BETWEEN CURRENT ROW AND 100 FOLLOWING) AS spent
-		FROM jobs.tb_lane_spent WHERE gate = 'minute') s`)
-	if over > limit {
-		t.Errorf("%d jobs in one window, limit %d", over, limit)
-	}
-	mu.Lock()
-	defer mu.Unlock()
-	if n := len(starts); n < limit*99/100 {
-		t.Errorf("%d jobs were let through, limit %d", n, limit)
-	}
-}
-
 func TestHourlyBudgetHoldsAcrossAgentsAndSaysSo(t *testing.T) {
 	w := newWorld(t)
 	config, diags := registry.Parse("test.yaml", []byte(`

@@ -1,0 +1,129 @@
+package jobs_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/specql/specql-ops/internal/devdb/devdbtest"
+	"github.com/specql/specql-ops/jobs"
+)
+
+func register(t *testing.T, conn *pgx.Conn) jobs.ID {
+	t.Helper()
+	info := jobs.AgentInfo{ID: jobs.NewID(), Name: "agent", Slots: 10, Types: []jobs.ExecutionType{jobs.HTTP}}
+	if err := jobs.Register(t.Context(), conn, info, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	return info.ID
+}
+
+func enqueue(t *testing.T, conn *pgx.Conn, n int) {
+	t.Helper()
+	_, err := conn.Exec(t.Context(), `INSERT INTO jobs.tb_job_run (identifier, service_name, operation)
+		SELECT gen_random_uuid()::text, 'a', 'run' FROM generate_series(1, $1)`, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestSlidingMinuteIsNeverExceededAndNearlyAllUsed lets ten minutes pass, slice
+// by slice, while two agents take all that they are given. Time passes by what
+// was spent moving into the past.
+func TestSlidingMinuteIsNeverExceededAndNearlyAllUsed(t *testing.T) {
+	const (
+		limit  = 50
+		slices = 1000 // of 0.6 s
+		minute = 100
+	)
+	conn := connect(t, devdbtest.New(t, migrated))
+	agents := []jobs.ID{register(t, conn), register(t, conn)}
+	gates := jobs.Gates{PerMinute: limit}
+	if err := jobs.PublishLanes(t.Context(), conn, "hash", []jobs.LaneSettings{{Service: "a", Type: jobs.HTTP, Gates: gates}}); err != nil {
+		t.Fatal(err)
+	}
+	enqueue(t, conn, 2*limit*slices/minute)
+	claim := jobs.Exchange{Claim: jobs.Claim{Gated: []jobs.Lane{{Service: "a", Type: jobs.HTTP, Room: 20, From: jobs.First, Gates: gates}}}}
+	now := func() (slice int) {
+		t.Helper()
+		if err := conn.QueryRow(t.Context(), "SELECT floor(extract(epoch FROM clock_timestamp()) / 0.6)::bigint").Scan(&slice); err != nil {
+			t.Fatal(err)
+		}
+		return slice
+	}
+	begun := now()
+	taken := map[int]int{} // by slice since the beginning
+	passed := 0
+	for ; passed < slices; passed++ {
+		for got := 1; got > 0; { // all that there is, in turn
+			got = 0
+			for _, agent := range agents {
+				at := now() - begun + passed
+				out, err := claim.Do(t.Context(), conn, agent)
+				if err != nil {
+					t.Fatal(err)
+				}
+				taken[at] += len(out.Claimed)
+				got += len(out.Claimed)
+			}
+		}
+		// In two steps: no slice may be there twice in between.
+		for _, sql := range []string{"UPDATE jobs.tb_lane_spent SET slice = 1 - slice", "UPDATE jobs.tb_lane_spent SET slice = -slice"} {
+			if _, err := conn.Exec(t.Context(), sql); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	last := now() - begun + passed
+	total := 0
+	for from := 0; from <= last; from++ {
+		total += taken[from]
+		within := 0
+		for s := from; s < from+minute; s++ {
+			within += taken[s]
+		}
+		if within > limit {
+			t.Fatalf("%d jobs in the minute from slice %d, limit %d", within, from, limit)
+		}
+	}
+	if most := limit * last / minute; total < most*99/100 {
+		t.Errorf("%d of %d jobs that the limit permits were let through", total, most)
+	}
+}
+
+func TestCompletionOfAnEarlierAttemptChangesNothing(t *testing.T) {
+	conn := connect(t, devdbtest.New(t, migrated))
+	agent := register(t, conn)
+	enqueue(t, conn, 1)
+	claim := jobs.Exchange{Claim: jobs.Claim{Limit: 1, Lanes: []jobs.Lane{{Service: "a", Type: jobs.HTTP, Room: 1, From: jobs.First}}}}
+	var attempts []*jobs.Job
+	for range 2 { // an operator cancels the job and has it tried again, by the same agent
+		out, err := claim.Do(t.Context(), conn, agent)
+		if err != nil || len(out.Claimed) != 1 {
+			t.Fatalf("claimed %d: %v", len(out.Claimed), err)
+		}
+		attempts = append(attempts, out.Claimed[0])
+		if len(attempts) == 2 {
+			break
+		}
+		for _, status := range []string{"cancelled", "pending"} {
+			if _, err := conn.Exec(t.Context(), "UPDATE jobs.tb_job_run SET status = $1", status); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for name, late := range map[string]jobs.Exchange{
+		"completed":   {Completed: []jobs.Completion{{Job: attempts[0]}}},
+		"failed":      {Failed: []jobs.Failure{{Completion: jobs.Completion{Job: attempts[0]}, Error: "late"}}},
+		"handed back": {HandBack: attempts[:1]},
+	} {
+		if out, err := late.Do(t.Context(), conn, agent); err != nil || out.Recorded != 0 {
+			t.Errorf("the first attempt, %s late: recorded %d, %v", name, out.Recorded, err)
+		}
+	}
+	end := jobs.Exchange{Completed: []jobs.Completion{{Job: attempts[1]}}}
+	if out, err := end.Do(t.Context(), conn, agent); err != nil || out.Recorded != 1 {
+		t.Errorf("the second attempt: recorded %d, %v", out.Recorded, err)
+	}
+}
