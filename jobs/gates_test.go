@@ -8,6 +8,7 @@ import (
 
 	"github.com/specql/specql-ops/internal/devdb/devdbtest"
 	"github.com/specql/specql-ops/jobs"
+	"github.com/specql/specql-ops/migrations/migrationstest"
 )
 
 func register(t *testing.T, conn *pgx.Conn) jobs.ID {
@@ -37,7 +38,7 @@ func TestSlidingMinuteIsNeverExceededAndNearlyAllUsed(t *testing.T) {
 		slices = 1000 // of 0.6 s
 		minute = 100
 	)
-	conn := connect(t, devdbtest.New(t, migrated))
+	conn := connect(t, devdbtest.New(t, migrationstest.Migrated))
 	agents := []jobs.ID{register(t, conn), register(t, conn)}
 	gates := jobs.Gates{PerMinute: limit}
 	if err := jobs.PublishLanes(t.Context(), conn, "hash", []jobs.LaneSettings{{Service: "a", Type: jobs.HTTP, Gates: gates}}); err != nil {
@@ -93,7 +94,7 @@ func TestSlidingMinuteIsNeverExceededAndNearlyAllUsed(t *testing.T) {
 }
 
 func TestCompletionOfAnEarlierAttemptChangesNothing(t *testing.T) {
-	conn := connect(t, devdbtest.New(t, migrated))
+	conn := connect(t, devdbtest.New(t, migrationstest.Migrated))
 	agent := register(t, conn)
 	enqueue(t, conn, 1)
 	claim := jobs.Exchange{Claim: jobs.Claim{Limit: 1, Lanes: []jobs.Lane{{Service: "a", Type: jobs.HTTP, Room: 1, From: jobs.First}}}}

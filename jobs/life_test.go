@@ -11,18 +11,8 @@ import (
 
 	"github.com/specql/specql-ops/internal/devdb/devdbtest"
 	"github.com/specql/specql-ops/jobs"
-	"github.com/specql/specql-ops/migrations"
+	"github.com/specql/specql-ops/migrations/migrationstest"
 )
-
-var migrated = devdbtest.Template{Name: "migrated", Content: "jobs", Build: func(ctx context.Context, url string) error {
-	conn, err := pgx.Connect(ctx, url)
-	if err != nil {
-		return err
-	}
-	defer conn.Close(ctx)
-	_, err = migrations.Apply(ctx, conn, migrations.Options{})
-	return err
-}}
 
 func connect(t *testing.T, url string) *pgx.Conn {
 	t.Helper()
@@ -259,7 +249,7 @@ func (m *model) check() {
 // TestLifeOfJobsIsThatOfTheModel plays claims, ends, late reports, lost
 // agents, retries and cancellations in any order, on the real table.
 func TestLifeOfJobsIsThatOfTheModel(t *testing.T) {
-	conn := connect(t, devdbtest.New(t, migrated))
+	conn := connect(t, devdbtest.New(t, migrationstest.Migrated))
 	rapid.Check(t, func(t *rapid.T) {
 		m := &model{t: t, conn: conn, ids: make([]jobs.ID, 2), lives: map[jobs.ID]*life{}}
 		m.exec("DELETE FROM jobs.tb_job_run")

@@ -9,6 +9,7 @@ import (
 
 	"github.com/specql/specql-ops/internal/devdb/devdbtest"
 	"github.com/specql/specql-ops/jobs"
+	"github.com/specql/specql-ops/migrations/migrationstest"
 )
 
 func exec(t *testing.T, conn *pgx.Conn, sql string, args ...any) {
@@ -28,7 +29,7 @@ func one[T any](t *testing.T, conn *pgx.Conn, sql string, args ...any) (v T) {
 }
 
 func TestHistoryHasOneRowAChangeHoweverManyAgentsApplyIt(t *testing.T) {
-	url := devdbtest.New(t, migrated)
+	url := devdbtest.New(t, migrationstest.Migrated)
 	conn := connect(t, url)
 	const agents = 8
 	conns := make([]*pgx.Conn, agents)
@@ -79,7 +80,7 @@ func align(t *testing.T, conn *pgx.Conn, service string, typ jobs.ExecutionType)
 }
 
 func TestWaitingJobsGetTheRegistrysTypeInSmallSteps(t *testing.T) {
-	conn := connect(t, devdbtest.New(t, migrated))
+	conn := connect(t, devdbtest.New(t, migrationstest.Migrated))
 	exec(t, conn, `INSERT INTO jobs.tb_job_run (identifier, service_name, operation, execution_type, status, created_at)
 		SELECT 'j' || i, 'convert', 'run', 'http', CASE WHEN i % 10 = 0 THEN 'completed' ELSE 'pending' END,
 		       CASE WHEN i % 3 = 0 THEN NULL ELSE now() - make_interval(secs => i) END
@@ -105,7 +106,7 @@ func TestWaitingJobsGetTheRegistrysTypeInSmallSteps(t *testing.T) {
 }
 
 func TestAligningWaitsForNobodyAndTellsAgentsToLookAgain(t *testing.T) {
-	url := devdbtest.New(t, migrated)
+	url := devdbtest.New(t, migrationstest.Migrated)
 	conn, other, listener := connect(t, url), connect(t, url), connect(t, url)
 	exec(t, conn, `INSERT INTO jobs.tb_job_run (identifier, service_name, operation) SELECT 'j' || i, 's', 'run' FROM generate_series(1, 10) i`)
 	exec(t, other, `BEGIN`)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/specql/specql-ops/internal/devdb/devdbtest"
 	"github.com/specql/specql-ops/jobs"
+	"github.com/specql/specql-ops/migrations/migrationstest"
 )
 
 func addFigures(t *testing.T, conn *pgx.Conn, service string, minute time.Time, took time.Duration) {
@@ -24,7 +25,7 @@ func addFigures(t *testing.T, conn *pgx.Conn, service string, minute time.Time, 
 }
 
 func TestMinutesBecomeHoursAfterADayAndNothingIsLost(t *testing.T) {
-	conn := connect(t, devdbtest.New(t, migrated))
+	conn := connect(t, devdbtest.New(t, migrationstest.Migrated))
 	now := one[time.Time](t, conn, `SELECT now()`)
 	hour := now.Add(-26 * time.Hour).UTC().Truncate(time.Hour)
 	if now.Sub(hour) < 26*time.Hour { // the hour that ends 25 hours ago or before
@@ -91,7 +92,7 @@ func TestMinutesBecomeHoursAfterADayAndNothingIsLost(t *testing.T) {
 }
 
 func TestRetentionDeletesWhatEndedLongAgoAndNothingElse(t *testing.T) {
-	conn := connect(t, devdbtest.New(t, migrated))
+	conn := connect(t, devdbtest.New(t, migrationstest.Migrated))
 	// Ids of the table's own kind, made when the job was.
 	const own = `encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid()) PLACING
 		substring(int8send((extract(epoch FROM now() - make_interval(hours => %s)) * 1000)::bigint) FROM 3) FROM 1 FOR 6), 52, 1), 53, 1), 'hex')::uuid`
@@ -148,7 +149,7 @@ func TestRetentionDeletesWhatEndedLongAgoAndNothingElse(t *testing.T) {
 }
 
 func TestRetentionGoesInStepsAndPassesOverWhatIsLocked(t *testing.T) {
-	url := devdbtest.New(t, migrated)
+	url := devdbtest.New(t, migrationstest.Migrated)
 	conn, other := connect(t, url), connect(t, url)
 	exec(t, conn, `INSERT INTO jobs.tb_job_run (id, identifier, service_name, operation, status, created_at, updated_at)
 		SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(i), 12, '0'))::uuid, 'j' || i, 's', 'run', 'completed', now() - interval '2 days', now() - interval '2 days'
@@ -174,7 +175,7 @@ func TestRetentionGoesInStepsAndPassesOverWhatIsLocked(t *testing.T) {
 }
 
 func TestAgentsAndLanesAreForgottenAWeekAfterTheyWent(t *testing.T) {
-	conn := connect(t, devdbtest.New(t, migrated))
+	conn := connect(t, devdbtest.New(t, migrationstest.Migrated))
 	agent := func(name, hash string, gone time.Duration) jobs.ID {
 		id := jobs.NewID()
 		if err := jobs.Register(t.Context(), conn, jobs.AgentInfo{ID: id, Name: name, Types: []jobs.ExecutionType{jobs.HTTP}, Slots: 1, RegistryHash: hash}, time.Hour); err != nil {
@@ -220,7 +221,7 @@ func TestAgentsAndLanesAreForgottenAWeekAfterTheyWent(t *testing.T) {
 }
 
 func TestLanesOfAnAgentThatIsGoneDoNotStand(t *testing.T) {
-	conn := connect(t, devdbtest.New(t, migrated))
+	conn := connect(t, devdbtest.New(t, migrationstest.Migrated))
 	a := jobs.AgentInfo{ID: jobs.NewID(), Name: "a", Slots: 1, RegistryHash: "one"}
 	if err := jobs.Register(t.Context(), conn, a, time.Hour); err != nil {
 		t.Fatal(err)
@@ -246,7 +247,7 @@ func TestLanesOfAnAgentThatIsGoneDoNotStand(t *testing.T) {
 }
 
 func TestATaskIsDoneByOneAndHeldByItWhileItTakesLong(t *testing.T) {
-	url := devdbtest.New(t, migrated)
+	url := devdbtest.New(t, migrationstest.Migrated)
 	one1, two := connect(t, url), connect(t, url)
 	turn := func(c *pgx.Conn, agent string, every time.Duration) bool {
 		mine, err := jobs.Turn(t.Context(), c, jobs.Retention, agent, every)

@@ -12,26 +12,15 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/specql/specql-ops/agent"
 	"github.com/specql/specql-ops/internal/devdb/devdbtest"
 	"github.com/specql/specql-ops/jobs"
-	"github.com/specql/specql-ops/migrations"
+	"github.com/specql/specql-ops/migrations/migrationstest"
 	"github.com/specql/specql-ops/registry"
 	"github.com/specql/specql-ops/runners"
 )
-
-var migrated = devdbtest.Template{Name: "migrated", Content: "telemetry", Build: func(ctx context.Context, url string) error {
-	conn, err := pgx.Connect(ctx, url)
-	if err != nil {
-		return err
-	}
-	defer conn.Close(ctx)
-	_, err = migrations.Apply(ctx, conn, migrations.Options{})
-	return err
-}}
 
 // fake runs jobs by a function of the test's.
 type fake struct {
@@ -65,7 +54,7 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
-	url := devdbtest.New(t, migrated)
+	url := devdbtest.New(t, migrationstest.Migrated)
 	pool, err := pgxpool.New(ctx, url)
 	if err != nil {
 		t.Fatal(err)

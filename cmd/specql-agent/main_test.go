@@ -23,11 +23,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/specql/specql-ops/internal/devdb/devdbtest"
-	"github.com/specql/specql-ops/migrations"
+	"github.com/specql/specql-ops/migrations/migrationstest"
 	"github.com/specql/specql-ops/runners/shell"
 )
 
@@ -42,16 +41,6 @@ func TestMain(m *testing.M) {
 	}
 	os.Exit(m.Run())
 }
-
-var migrated = devdbtest.Template{Name: "migrated", Content: "specql-agent", Build: func(ctx context.Context, url string) error {
-	conn, err := pgx.Connect(ctx, url)
-	if err != nil {
-		return err
-	}
-	defer conn.Close(ctx)
-	_, err = migrations.Apply(ctx, conn, migrations.Options{})
-	return err
-}}
 
 // program is the agent with its arguments and variables, and nothing else of
 // this process's SPECQL_* and OTEL_*.
@@ -264,7 +253,7 @@ func TestAnAgentIsWatchedFromStartToEnd(t *testing.T) {
 `, service.URL), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	url := devdbtest.New(t, migrated)
+	url := devdbtest.New(t, migrationstest.Migrated)
 	pool, err := pgxpool.New(t.Context(), url)
 	if err != nil {
 		t.Fatal(err)

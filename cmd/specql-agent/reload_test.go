@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/specql/specql-ops/internal/devdb/devdbtest"
+	"github.com/specql/specql-ops/migrations/migrationstest"
 )
 
 // The file is reached by a link to a link. Nobody is notified when the second
@@ -49,7 +50,7 @@ func TestHangUpReadsTheRegistryAgain(t *testing.T) {
 	if err := os.Symlink(file("middle"), file("front")); err != nil {
 		t.Fatal(err)
 	}
-	url := devdbtest.New(t, migrated)
+	url := devdbtest.New(t, migrationstest.Migrated)
 	agent := start(t, nil, "--database-url", url, "--registry", file("front"), "--types", "http", "--retention", "24h")
 	conn, err := pgx.Connect(ctx, url)
 	if err != nil {
@@ -95,7 +96,7 @@ func TestARetentionThatIsTooShortIsRefused(t *testing.T) {
 		{nil, []string{"--retention", "59m"}},
 		{[]string{"SPECQL_RETENTION=1s"}, nil},
 	} {
-		args := append(c.args, "--listen", "off", "--types", "http", "--registry", path, "--database-url", devdbtest.New(t, migrated))
+		args := append(c.args, "--listen", "off", "--types", "http", "--registry", path, "--database-url", devdbtest.New(t, migrationstest.Migrated))
 		said, err := program(t.Context(), c.env, args...).CombinedOutput()
 		if err == nil || !regexp.MustCompile(`retention: .* is shorter than 1h`).Match(said) {
 			t.Errorf("%v %v: %v, %s", c.env, c.args, err, said)

@@ -20,7 +20,7 @@ import (
 	"github.com/specql/specql-ops/agent"
 	"github.com/specql/specql-ops/internal/devdb/devdbtest"
 	"github.com/specql/specql-ops/jobs"
-	"github.com/specql/specql-ops/migrations"
+	"github.com/specql/specql-ops/migrations/migrationstest"
 	"github.com/specql/specql-ops/registry"
 	"github.com/specql/specql-ops/runners"
 )
@@ -46,21 +46,11 @@ type operated struct {
 	slow
 }
 
-var operable = devdbtest.Template{Name: "migrated", Content: "specql-tui", Build: func(ctx context.Context, url string) error {
-	conn, err := pgx.Connect(ctx, url)
-	if err != nil {
-		return err
-	}
-	defer conn.Close(ctx)
-	_, err = migrations.Apply(ctx, conn, migrations.Options{})
-	return err
-}}
-
 func operate(t *testing.T) *operated {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
-	o := &operated{t: t, ctx: ctx, url: devdbtest.New(t, operable), file: filepath.Join(t.TempDir(), "registry.yaml"),
+	o := &operated{t: t, ctx: ctx, url: devdbtest.New(t, migrationstest.Migrated), file: filepath.Join(t.TempDir(), "registry.yaml"),
 		slow: slow{make(chan string, 10), make(chan string, 10)}}
 	var err error
 	if o.conn, err = pgx.Connect(ctx, o.url); err != nil {

@@ -17,13 +17,16 @@ var mayImport = map[string][]string{
 	"registry":   {"jobs"},
 	"workflow":   {"jobs", "registry"},
 	"migrations": {"jobs", "internal/appschema"},
-	"runners":    {"registry", "jobs"},
-	"agent":      {"runners", "workflow", "registry", "jobs", "internal"},
-	"ops":        {"registry", "migrations", "jobs", "internal"},
-	"tui":        {"ops", "jobs", "internal"},
-	"cmd":        {"tui", "ops", "agent", "runners", "workflow", "registry", "migrations", "jobs", "internal"},
-	"bench":      {"agent", "ops", "runners", "workflow", "registry", "migrations", "jobs", "internal"},
-	"examples":   {}, // embedded files, for the demo
+
+	"migrations/migrationstest": {"migrations", "internal"}, // for tests alone
+
+	"runners":  {"registry", "jobs"},
+	"agent":    {"runners", "workflow", "registry", "jobs", "internal"},
+	"ops":      {"registry", "migrations", "jobs", "internal"},
+	"tui":      {"ops", "jobs", "internal"},
+	"cmd":      {"tui", "ops", "agent", "runners", "workflow", "registry", "migrations", "jobs", "internal"},
+	"bench":    {"agent", "ops", "runners", "workflow", "registry", "migrations", "jobs", "internal"},
+	"examples": {}, // embedded files, for the demo
 
 	// What is internal serves the layers and knows none of them, but for the
 	// parts that put a whole system together.
