@@ -137,12 +137,13 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	a.ledger.become(jobs.NewID())
+	asked := a.vitals.now()
 	if err := jobs.Register(ctx, first, a.info(), a.opt.Lease); err != nil {
 		first.Close(context.WithoutCancel(ctx))
 		return err
 	}
 	a.vitals.connected(forHeartbeats)
-	a.vitals.renew()
+	a.vitals.renew(asked)
 	a.log.Info("agent started", "name", a.opt.Name, "slots", a.opt.Slots, "types", a.opt.types(), "lease", a.opt.Lease)
 
 	// Heartbeats and exchanges outlive ctx: they end when the drain is over.

@@ -61,9 +61,11 @@ func (v *vitals) since(t int64) time.Duration { return time.Duration(v.now() - t
 // alive is the lease loop's sign of life.
 func (v *vitals) alive() { v.sign.Store(v.now()) }
 
-// renew notes that the lease runs anew from now.
-func (v *vitals) renew() {
-	if v.renewed.Swap(v.now()) == 0 {
+// renew notes that the lease runs anew since asked, a time of now: the database
+// counts from some moment after that, so that the agent never believes in its
+// lease for longer than the others do.
+func (v *vitals) renew(asked int64) {
+	if v.renewed.Swap(asked) == 0 {
 		close(v.registered)
 	}
 }

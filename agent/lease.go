@@ -94,7 +94,6 @@ func (a *Agent) keepLease(ctx context.Context, conn *pgx.Conn) {
 			beat.set(a.interval())
 			var pulse jobs.Pulse
 			if pulse, err = a.beat(ctx, conn); err == nil {
-				a.vitals.renew()
 				lapses.at(pulse.NextLapse)
 				retries.at(pulse.NextRetry)
 			}
@@ -113,8 +112,9 @@ func (a *Agent) keepLease(ctx context.Context, conn *pgx.Conn) {
 		case errors.Is(err, jobs.ErrLeaseLost):
 			a.loseLease()
 			registering, cancel := context.WithTimeout(ctx, a.opt.Lease/3)
+			asked := a.vitals.now()
 			if err := jobs.Register(registering, conn, a.info(), a.opt.Lease); err == nil {
-				a.vitals.renew()
+				a.vitals.renew(asked)
 			}
 			cancel()
 			beat.set(earliestPulse)
@@ -140,10 +140,12 @@ func (a *Agent) interval() time.Duration {
 func (a *Agent) beat(ctx context.Context, conn *pgx.Conn) (pulse jobs.Pulse, err error) {
 	ctx, cancel := context.WithTimeout(ctx, a.opt.Lease/3)
 	defer cancel()
+	asked := a.vitals.now()
 	pulse, err = jobs.Heartbeat(ctx, conn, a.info(), a.opt.Lease)
 	if err != nil {
 		return pulse, err
 	}
+	a.vitals.renew(asked)
 	a.obeyOrders(pulse)
 	a.poll()
 	for _, do := range []func(context.Context, *pgx.Conn) error{a.obeyCancellations, a.obeyCircuits, a.publish, a.upkeep} {
