@@ -28,7 +28,14 @@ BEGIN
         NEW.status, NEW.attempts);
     RETURN NULL;
 END $$;
-CREATE TRIGGER chaos AFTER UPDATE OF status ON jobs.tb_job_run FOR EACH ROW EXECUTE FUNCTION chaos.note()`
+CREATE TRIGGER chaos AFTER UPDATE OF status ON jobs.tb_job_run FOR EACH ROW EXECUTE FUNCTION chaos.note();
+CREATE TABLE chaos.beat (agent uuid NOT NULL); -- a row a heartbeat
+CREATE FUNCTION chaos.note_beat() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO chaos.beat (agent) VALUES (NEW.id);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER chaos AFTER UPDATE OF heartbeat_at ON jobs.tb_agent FOR EACH ROW EXECUTE FUNCTION chaos.note_beat()`
 
 // record is all that the proof looks at.
 type record struct {
