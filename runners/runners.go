@@ -35,6 +35,7 @@ type Call struct {
 	Service   *registry.Service
 	Operation *registry.Operation
 	Timeout   time.Duration // the attempt's; ctx carries it as its deadline
+	Log       *Log          // what the attempt says while it runs; nil: nobody listens
 }
 
 // Result is what an attempt gave.
