@@ -23,6 +23,7 @@ type Agent struct {
 	log     *slog.Logger
 	runners map[jobs.ExecutionType]runners.Runner
 	ledger  *ledger
+	crew    crew
 	conn    *pgx.ConnConfig
 
 	// exchanging is held shared by every exchange and alone by the recovery
@@ -80,6 +81,7 @@ func New(o Options) (*Agent, error) {
 	a := &Agent{opt: o, log: o.Log, conn: conn, runners: map[jobs.ExecutionType]runners.Runner{},
 		ledger: newLedger(o.Slots, o.Connections, o.types()), pulse: make(chan time.Duration, 1), chore: make(chan time.Duration, 1), wanted: jobs.AgentRunning, halt: make(chan struct{}),
 		vitals: newVitals(), appliedAt: time.Now()}
+	a.crew.run = a.run
 	for _, r := range o.Runners {
 		a.runners[r.Type()] = r
 	}
@@ -132,7 +134,7 @@ func (a *Agent) halted() bool {
 // a lease because the database is gone; a database that cannot be used at the start is an
 // error at once, one that is lost later is waited for.
 func (a *Agent) Run(ctx context.Context) error {
-	first, err := a.connect(ctx)
+	first, err := a.connect(ctx, forUpkeep)
 	if err != nil {
 		return err
 	}
@@ -206,7 +208,7 @@ func (a *Agent) drain() {
 func (a *Agent) leave() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	conn, err := a.connect(ctx)
+	conn, err := a.connect(ctx, forUpkeep)
 	if err != nil {
 		return err
 	}
@@ -228,8 +230,12 @@ func (a *Agent) info() jobs.AgentInfo {
 	return info
 }
 
-func (a *Agent) connect(ctx context.Context) (*pgx.Conn, error) {
-	return jobs.Connect(ctx, a.conn, jobs.Patience{Network: a.opt.Lease, Lock: max(a.opt.Lease/5, 500*time.Millisecond)})
+func (a *Agent) connect(ctx context.Context, what string) (*pgx.Conn, error) {
+	connect := jobs.Connect
+	if what == forQueue {
+		connect = jobs.ConnectForExchanges
+	}
+	return connect(ctx, a.conn, jobs.Patience{Network: a.opt.Lease, Lock: max(a.opt.Lease/5, 500*time.Millisecond)})
 }
 
 // reconnect tries until it has a connection or ctx ends.
@@ -251,7 +257,7 @@ func (a *Agent) reconnect(ctx context.Context, what string, cause error) *pgx.Co
 		case <-time.After(wait):
 		}
 		attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
-		conn, err := a.connect(attempt)
+		conn, err := a.connect(attempt, what)
 		cancel()
 		if err == nil {
 			a.vitals.connected(what)

@@ -251,7 +251,7 @@ func TestLanesAreWrittenAgainWhenTheirAgentIsGone(t *testing.T) {
 	_, stop := w.start(Options{Name: "new", Config: parse(t, "a:http", "b:http"), Runners: web})
 	w.until("both lanes", func() bool { return w.text(`SELECT count(DISTINCT registry_hash) + count(*) FROM jobs.tb_lane`) == "3" })
 	stop()
-	conn, err := old.connect(w.ctx)
+	conn, err := old.connect(w.ctx, forUpkeep)
 	if err != nil {
 		t.Fatal(err)
 	}
