@@ -3,6 +3,7 @@ package httpapi
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"mime"
 	"strings"
 	"unicode"
@@ -35,6 +36,30 @@ func (a *attempt) output(body []byte, contentType string, status int) (output js
 		wrapped.Body = text
 	}
 	return encode(wrapped), text
+}
+
+const (
+	// keptOfHuge is how many bytes are kept of an answer that is larger than
+	// max_response_size: enough to see what it is.
+	keptOfHuge = 64 << 10
+	// maxCounted bounds how much of such an answer is read only to say how
+	// large it was.
+	maxCounted = 64 << 20
+)
+
+// cutOutput keeps the beginning of an answer of size bytes, with a mark where
+// it was cut and a count of what is missing. It returns the beginning without
+// the mark.
+func (a *attempt) cutOutput(body []byte, status int, size int64) (text string) {
+	text = a.secrets.mask(storable(string(body))) // all of it: a secret may stand where it is cut
+	text = strings.ToValidUTF8(text[:min(len(text), keptOfHuge)], "")
+	cut := size - int64(len(text))
+	a.result.Output = encode(struct {
+		Body       string `json:"body"`
+		StatusCode int    `json:"status_code"`
+		Cut        int64  `json:"body_truncated_bytes"`
+	}{fmt.Sprintf("%s\n[%d more bytes were cut off]", text, cut), status, cut})
+	return text
 }
 
 func isJSON(contentType string) bool {

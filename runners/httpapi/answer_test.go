@@ -111,8 +111,17 @@ func TestAnAnswerLargerThanMaxResponseSizeIsALimitError(t *testing.T) {
 	call.Service.SecurityPolicy.MaxResponseSize--
 	result, err := r.Run(t.Context(), call)
 	var limit *runners.LimitError
-	if !errors.As(err, &limit) || limit.Limit != "max_response_size" || result.Output != nil {
-		t.Errorf("error = %v, output %.40s", err, result.Output)
+	if !errors.As(err, &limit) || limit.Limit != "max_response_size" || limit.Used != "1012 bytes" {
+		t.Errorf("error = %v", err)
+	}
+	var kept struct {
+		Body       string `json:"body"`
+		StatusCode int    `json:"status_code"`
+		Cut        int    `json:"body_truncated_bytes"`
+	}
+	if err := json.Unmarshal(result.Output, &kept); err != nil || kept.StatusCode != 200 || kept.Cut != 1 ||
+		kept.Body != body[:1011]+"\n[1 more bytes were cut off]" {
+		t.Errorf("output %s, %v", result.Output, err)
 	}
 	if err != nil && !strings.HasPrefix(err.Error(), "Resource limit: ") {
 		t.Errorf("error = %v", err)

@@ -141,8 +141,8 @@ func (a *attempt) unanswered(ctx context.Context, err error, at *url.URL, reache
 	switch {
 	case errors.As(err, &refusal):
 		f.err, f.lasting = refusal, true
-	case over(ctx) != nil:
-		f.err, f.lasting = a.ended(over(ctx)), true
+	case overdue(ctx) != nil:
+		f.err, f.lasting = a.ended(overdue(ctx)), true
 	case errors.Is(err, errRedirects):
 		f.err, f.lasting = &runners.FinalError{Err: a.describe(at, errRedirects)}, true
 	default:
@@ -151,9 +151,9 @@ func (a *attempt) unanswered(ctx context.Context, err error, at *url.URL, reache
 	return f
 }
 
-// over is why ctx is over: its error, or its deadline that has passed. The
+// overdue is why ctx is over: its error, or its deadline that has passed. The
 // network's own timers may notice a deadline just before ctx does.
-func over(ctx context.Context) error {
+func overdue(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -209,20 +209,28 @@ func (a *attempt) take(ctx context.Context, answer *http.Response) *failure {
 		limit = defaultMaxBytes
 	}
 	succeeded := answer.StatusCode >= 200 && answer.StatusCode <= 299
-	body, truncated, err := readBody(answer, limit)
-	if err != nil && (succeeded || over(ctx) != nil) {
+	body, over, err := readBody(answer, limit)
+	if err != nil && (succeeded || overdue(ctx) != nil) {
 		err = fmt.Errorf("the answer broke off after %d bytes: %w", len(body), err)
 		return a.unanswered(ctx, err, answer.Request.URL, true)
 	}
-	if truncated && succeeded {
-		return &failure{reached: true, lasting: true, retryAfter: -1, err: &runners.LimitError{
-			Limit: "max_response_size", Used: "more than " + strconv.FormatInt(limit, 10) + " bytes",
-			Allowed: strconv.FormatInt(limit, 10) + " bytes",
-		}}
-	}
-	if truncated || err != nil {
+	if over || err != nil {
 		// A secret cut in two would not be found, so its half goes too.
 		body = body[:max(0, len(body)-a.secrets.longest())]
+	}
+	if over {
+		size, exact := wholeSize(answer, limit)
+		text := a.cutOutput(body, answer.StatusCode, size)
+		if !succeeded {
+			return a.refused(answer, text)
+		}
+		used := strconv.FormatInt(size, 10) + " bytes"
+		if !exact {
+			used = "more than " + used
+		}
+		return &failure{reached: true, lasting: true, retryAfter: -1, err: &runners.LimitError{
+			Limit: "max_response_size", Used: used, Allowed: strconv.FormatInt(limit, 10) + " bytes",
+		}}
 	}
 	output, text := a.output(body, answer.Header.Get("Content-Type"), answer.StatusCode)
 	a.result.Output = output
@@ -254,9 +262,9 @@ func (a *attempt) refused(answer *http.Response, body string) *failure {
 	return f
 }
 
-// readBody reads at most limit bytes; truncated tells that there were more.
-// What was read is returned beside an error too.
-func readBody(answer *http.Response, limit int64) (body []byte, truncated bool, err error) {
+// readBody reads at most limit bytes; over tells that there were more. What was
+// read is returned beside an error too.
+func readBody(answer *http.Response, limit int64) (body []byte, over bool, err error) {
 	var buf bytes.Buffer
 	if known := answer.ContentLength; known > 0 {
 		// Trust an announced length for a start only: announcing is cheap.
@@ -268,4 +276,15 @@ func readBody(answer *http.Response, limit int64) (body []byte, truncated bool, 
 		return body[:limit], true, nil
 	}
 	return body, false, err
+}
+
+// wholeSize is the size of an answer of which limit bytes and one more were
+// read: what it announced, or what it turns out to be when up to maxCounted
+// more are read and thrown away. Where exact is false there is more.
+func wholeSize(answer *http.Response, limit int64) (size int64, exact bool) {
+	if answer.ContentLength > limit {
+		return answer.ContentLength, true
+	}
+	more, err := io.Copy(io.Discard, io.LimitReader(answer.Body, maxCounted))
+	return limit + 1 + more, err == nil && more < maxCounted
 }
