@@ -39,6 +39,9 @@ func (a *attempt) runWithRetries(ctx context.Context) error {
 	trace(ctx, a.header)
 	for try := 0; ; try++ {
 		f := a.try(ctx)
+		if f != nil && f.status == http.StatusUnauthorized && a.grant != nil {
+			f = a.tryWithNewToken(ctx, f)
+		}
 		if f == nil {
 			return nil
 		}
@@ -57,6 +60,20 @@ func (a *attempt) runWithRetries(ctx context.Context) error {
 		}
 		a.result.Output = nil // the failed try's
 	}
+}
+
+// tryWithNewToken tries once more where a service refused a token that had been
+// kept: it may have been revoked, and a refused request was not acted upon.
+func (a *attempt) tryWithNewToken(ctx context.Context, refused *failure) *failure {
+	if a.renewed {
+		return refused
+	}
+	a.renewed = true
+	if f := a.takeToken(ctx, a.token); f != nil {
+		return f
+	}
+	a.result.Output = nil
+	return a.try(ctx)
 }
 
 // nextTry decides whether to try again within this attempt, and after how

@@ -53,6 +53,11 @@ func (c *connection) peer() string {
 // try sends the request once, follows permitted redirects, and takes the
 // answer into a.result. It returns nil when the service succeeded.
 func (a *attempt) try(ctx context.Context) *failure {
+	if a.grant != nil {
+		if f := a.takeToken(ctx, ""); f != nil {
+			return f
+		}
+	}
 	var conn connection
 	last := a.url // where the request was when it failed
 	client := http.Client{
@@ -92,7 +97,10 @@ func (a *attempt) request(ctx context.Context) (*http.Request, error) {
 		return nil, err
 	}
 	request.URL, request.Header, request.Host = a.url, a.header, a.host
-	return request, nil
+	if a.signature != nil {
+		err = a.sign(ctx, request)
+	}
+	return request, err
 }
 
 // redirect decides on one more hop before it is made. Once a redirect left
@@ -255,11 +263,20 @@ func (a *attempt) refused(answer *http.Response, body string) *failure {
 	}
 	switch code := answer.StatusCode; {
 	case slices.Contains(a.retryStatuses(), code):
-	case code == http.StatusRequestTimeout, code == http.StatusTooEarly, code == http.StatusTooManyRequests, code >= 500:
+	case mayPass(code):
 	default:
 		f.err, f.lasting = &runners.FinalError{Err: f.err}, true
 	}
 	return f
+}
+
+// mayPass tells whether what a status says may be otherwise the next time.
+func mayPass(status int) bool {
+	switch status {
+	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
+		return true
+	}
+	return status >= 500
 }
 
 // readBody reads at most limit bytes; over tells that there were more. What was
