@@ -34,6 +34,7 @@ type attempt struct {
 	private []string // header names that stay with the first host
 	safe    bool     // sending it twice does no more than sending it once
 
+	tries     int        // begun
 	grant     *grant     // of oauth2; nil for every other auth_type
 	token     string     // that the header has of grant
 	renewed   bool       // a refused token was replaced

@@ -203,7 +203,7 @@ func newTransport(p *policy, proxy *url.URL, security *tls.Config, opts Options)
 			Resolver:  opts.Resolver,
 			Control:   p.control(host),
 		}
-		return dialer.DialContext(ctx, network, address)
+		return dialer.DialContext(dialing(ctx), network, address)
 	}
 	t := &http.Transport{
 		DialContext:            dial,

@@ -9,12 +9,10 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptrace"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/specql/specql-ops/runners"
@@ -31,58 +29,75 @@ type failure struct {
 	retryAfter time.Duration // what the service asked for; negative when nothing
 }
 
-// connection is what is remembered of the connection that a try used.
-// net/http does not promise which goroutine calls the hook.
-type connection struct {
-	mu      sync.Mutex
-	address string
-}
-
-func (c *connection) got(info httptrace.GotConnInfo) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.address = info.Conn.RemoteAddr().String()
-}
-
-func (c *connection) peer() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.address
-}
-
-// try sends the request once, follows permitted redirects, and takes the
-// answer into a.result. It returns nil when the service succeeded.
+// try sends the request once, follows permitted redirects, takes the answer
+// into a.result and notes all of it in the attempt's log. It returns nil when
+// the service succeeded.
 func (a *attempt) try(ctx context.Context) *failure {
+	a.tries++
+	t, ctx := newTiming(ctx, a.url.Scheme == "https")
+	answer, f := a.exchange(ctx, t)
+	a.note(t, answer, f)
+	return f
+}
+
+func (a *attempt) exchange(ctx context.Context, t *timing) (*http.Response, *failure) {
 	if a.grant != nil {
 		if f := a.takeToken(ctx, ""); f != nil {
-			return f
+			return nil, f
 		}
 	}
-	var conn connection
-	last := a.url // where the request was when it failed
-	client := http.Client{
-		Transport: a.route.transport,
-		CheckRedirect: func(next *http.Request, via []*http.Request) error {
-			last = next.URL
-			return a.redirect(next, via)
-		},
-	}
-	request, err := a.request(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: conn.got}))
+	request, err := a.request(ctx)
 	if err != nil {
-		return &failure{err: a.config("the request cannot be made: " + a.secrets.mask(err.Error())), lasting: true, retryAfter: -1}
+		return nil, &failure{err: a.config("the request cannot be made: " + a.secrets.mask(err.Error())), lasting: true, retryAfter: -1}
 	}
-	answer, err := client.Do(request)
-	if peer := conn.peer(); peer != "" {
+	answer, at, err := a.send(request)
+	peer := t.peer()
+	if peer != "" {
 		a.result.Security["address"] = peer
 	}
 	if err != nil {
-		return a.unanswered(ctx, err, last, conn.peer() != "")
+		return nil, a.unanswered(ctx, err, at, peer != "")
 	}
 	defer answer.Body.Close()
 	if answer.TLS != nil {
 		a.result.Security["tls"] = strings.TrimPrefix(tls.VersionName(answer.TLS.Version), "TLS ")
 	}
-	return a.take(ctx, answer)
+	return answer, a.take(ctx, answer)
+}
+
+// send sends the request and follows redirects. at is where it was when it
+// failed. Only an answer that redirects needs a client, with its copies of all
+// headers.
+func (a *attempt) send(request *http.Request) (answer *http.Response, at *url.URL, err error) {
+	at = a.url
+	answer, err = a.route.transport.RoundTrip(request)
+	if err != nil || answer.StatusCode < 300 || answer.StatusCode > 399 {
+		return answer, at, err
+	}
+	client := http.Client{
+		Transport: &resumed{answer: answer, transport: a.route.transport},
+		CheckRedirect: func(next *http.Request, via []*http.Request) error {
+			at = next.URL
+			return a.redirect(next, via)
+		},
+	}
+	answer, err = client.Do(request)
+	return answer, at, err
+}
+
+// resumed is a transport whose first request has its answer already.
+type resumed struct {
+	answer    *http.Response
+	transport *http.Transport
+}
+
+// RoundTrip implements http.RoundTripper.
+func (r *resumed) RoundTrip(request *http.Request) (*http.Response, error) {
+	if answer := r.answer; answer != nil {
+		r.answer = nil
+		return answer, nil
+	}
+	return r.transport.RoundTrip(request)
 }
 
 // request makes one try's request. The header is shared between tries:
