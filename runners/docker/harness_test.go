@@ -46,6 +46,9 @@ var helper = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
+	if os.Getenv(agentEnv) != "" {
+		playAgent()
+	}
 	status := m.Run()
 	if path, err := helper(); err == nil {
 		os.RemoveAll(filepath.Dir(path))
