@@ -128,6 +128,11 @@ func (a *attempt) halt(b *box, grace time.Duration) (code int64, err error) {
 func (a *attempt) finish(ctx context.Context, b *box, o *outcome) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), actTime)
 	defer cancel()
+	if o.ended == nil && (o.exitCode != 0 || a.facts.local) {
+		if o.lost = a.r.engine.open(ctx); o.lost != nil {
+			return
+		}
+	}
 	got, err := a.r.engine.ContainerInspect(ctx, b.id, client.ContainerInspectOptions{})
 	switch {
 	case cerrdefs.IsNotFound(err):

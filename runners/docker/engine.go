@@ -153,6 +153,17 @@ func (e *engine) isGone(err error) bool {
 	return true
 }
 
+// open tells whether the engine takes new connections. One that shuts down
+// does not any more, while it stops its containers and still says on the old
+// connections how they ended: their programs were interrupted.
+func (e *engine) open(ctx context.Context) error {
+	conn, err := e.Dialer()(ctx)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
 // isThere tells whether the engine answered the last time.
 func (e *engine) isThere() bool {
 	e.mu.Lock()

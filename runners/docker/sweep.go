@@ -49,10 +49,10 @@ func (r *Runner) keep(came <-chan struct{}, away bool) {
 func (r *Runner) sweepAndSay() {
 	removed, err := r.Sweep()
 	if err != nil && r.ctx.Err() == nil {
-		r.opts.Log.Warn("containers of dead agents could not be removed", "error", err)
+		r.opts.Log.Warn("containers that nobody minds any more could not be removed", "error", err)
 	}
 	if removed > 0 {
-		r.opts.Log.Info("removed containers that dead agents left", "containers", removed)
+		r.opts.Log.Info("removed containers that nobody minds any more", "containers", removed)
 	}
 }
 
