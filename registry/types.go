@@ -104,6 +104,7 @@ type RunnerConfig struct {
 	ReadOnly     bool              `yaml:"read_only"`
 	Tmpfs        map[string]string `yaml:"tmpfs"`
 	RegistryAuth RegistryAuth      `yaml:"registry_auth"`
+	StartAhead   *bool             `yaml:"start_ahead"` // containers may wait for jobs; true when nil
 
 	// serverless
 	Provider     string `yaml:"provider"`
