@@ -79,6 +79,7 @@ type Runner struct {
 	userAgent string
 	routes    *routes
 	tokens    *tokens
+	spellings spellings
 }
 
 var _ runners.Runner = (*Runner)(nil)
