@@ -85,7 +85,7 @@ var _ runners.Runner = (*Runner)(nil)
 // New makes a Runner. It opens nothing; connections are made by Run.
 func New(opts Options) *Runner {
 	if opts.LookupEnv == nil {
-		opts.LookupEnv = os.LookupEnv
+		opts.LookupEnv = registry.LookupSecret
 	}
 	if opts.Version == "" {
 		opts.Version = "dev"
