@@ -33,7 +33,7 @@ const (
 	Switched                      // a type was switched on or off
 	Cancel                        // a running job was cancelled
 	Order                         // an agent is to pause, drain, resume or reload
-	Tripping                      // a service's circuit was opened or closed
+	Tripping                      // a service's circuit was opened or closed, or an operator switched it
 )
 
 // Listen subscribes conn and calls handle for each signal until ctx ends or
