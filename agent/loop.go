@@ -198,6 +198,8 @@ func (a *Agent) obeySignal(s jobs.Signal) {
 		a.circuits.Store(true) // read with the heartbeat
 		a.switches.Store(true)
 		a.pulseIn(0)
+	case jobs.Follow:
+		a.logs.follow(s.Job)
 	case jobs.Switched:
 		a.ledger.reopen()
 	}

@@ -15,7 +15,8 @@ import (
 func (a *Agent) follow(config *registry.Config) {
 	a.following.Lock()
 	defer a.following.Unlock()
-	a.ledger.apply(config.FallBack(a.fallbacks))
+	config = config.FallBack(a.fallbacks)
+	a.ledger.apply(config, a.cannot(config))
 }
 
 // obeySwitches reads which services operators switched, where any may have

@@ -14,6 +14,8 @@ CREATE OR REPLACE VIEW jobs.v_lane AS
 SELECT l.service_name, l.execution_type, t.enabled,
        CASE WHEN NOT t.enabled
             THEN 'held: ' || l.execution_type || ' is switched off' || coalesce(': ' || nullif(t.reason, ''), '')
+            WHEN c.why IS NOT NULL
+            THEN 'held: ' || c.why
             WHEN l.failure_threshold > 0 AND l.failures_in_row >= l.failure_threshold AND o.circuit > clock_timestamp()
             THEN format('held: circuit open after %s failures in a row, next try in %s s', l.failures_in_row,
                         ceil(extract(epoch FROM o.circuit - clock_timestamp())))
@@ -29,7 +31,11 @@ SELECT l.service_name, l.execution_type, t.enabled,
        SELECT CASE WHEN l.failure_threshold > 0 AND l.failures_in_row >= l.failure_threshold
                    THEN greatest(l.open_until, l.probe_until) END AS circuit,
               jobs.gate_opens(l.service_name, 'minute', l.rate_limit_per_minute) AS minute,
-              jobs.gate_opens(l.service_name, 'hour', l.max_invocations_per_hour) AS hour) o;
+              jobs.gate_opens(l.service_name, 'hour', l.max_invocations_per_hour) AS hour) o
+  LEFT JOIN LATERAL (
+       SELECT min(a.cannot->>l.service_name) AS why FROM jobs.tb_agent a
+        WHERE a.lease_expires_at > now() AND a.state <> 'stopped' AND l.execution_type = ANY (a.execution_types)
+       HAVING bool_and(a.cannot ? l.service_name)) c ON true;
 
 -- step: drop trigger tr_tb_lane_switch
 DO $$

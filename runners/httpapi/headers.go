@@ -40,11 +40,7 @@ func (a *attempt) setHeaders() error {
 	if err := a.setServiceHeaders(); err != nil {
 		return err
 	}
-	header, err := a.runner.authorize(a.call.Service, h, &a.secrets)
-	if header != "" {
-		a.private = append(a.private, header)
-	}
-	return err
+	return a.authorize()
 }
 
 // setIdempotencyKey sends the row's key, or the job's id, which is the same

@@ -34,6 +34,12 @@ type attempt struct {
 	private []string // header names that stay with the first host
 	safe    bool     // sending it twice does no more than sending it once
 
+	tries     int        // begun
+	grant     *grant     // of oauth2; nil for every other auth_type
+	token     string     // that the header has of grant
+	renewed   bool       // a refused token was replaced
+	signature *signature // of aws_sigv4; nil for every other auth_type
+
 	result runners.Result
 }
 
@@ -134,12 +140,16 @@ func (a *attempt) fromOperation() error {
 		return a.config(fmt.Sprintf("operation %s: %v", op.Name, err))
 	}
 	a.url = join(a.route.base, filled, query)
-	if takesBody(a.method) {
+	switch {
+	case !takesBody(a.method):
+		a.addQuery(fields, used)
+		return nil
+	case strings.EqualFold(op.Body, "form"):
+		return a.setForm(input)
+	default:
 		a.setBody(input)
 		return nil
 	}
-	a.addQuery(fields, used)
-	return nil
 }
 
 // fromRow makes the request that the row describes, for a service without

@@ -4,13 +4,9 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
-	"net/http"
 	"net/url"
 	"slices"
 	"strings"
-
-	"github.com/specql/specql-ops/registry"
-	"github.com/specql/specql-ops/runners"
 )
 
 const (
@@ -65,94 +61,6 @@ func (s secrets) longest() int {
 		return 0
 	}
 	return len(s[0])
-}
-
-// authorize puts the service's credentials on a request, and their secrets
-// into hidden. It returns the name of the header that carries them; empty
-// without auth_type. Secrets are looked up now; an unset variable is a
-// *runners.ConfigError that names it.
-func (r *Runner) authorize(s *registry.Service, h http.Header, hidden *secrets) (header string, err error) {
-	auth := s.RunnerConfig.AuthConfig
-	switch strings.ToLower(s.RunnerConfig.AuthType) {
-	case "", "none":
-		return "", nil
-	case "bearer":
-		token, err := r.secret(s, "token_env_var", auth.TokenEnvVar)
-		if err != nil {
-			return "", err
-		}
-		hidden.add(token)
-		h.Set("Authorization", "Bearer "+token)
-		return "Authorization", nil
-	case "basic":
-		user, err := r.secret(s, "username_env_var", auth.UsernameEnvVar)
-		if err != nil {
-			return "", err
-		}
-		password := ""
-		if auth.PasswordEnvVar != "" {
-			if password, err = r.secret(s, "password_env_var", auth.PasswordEnvVar); err != nil {
-				return "", err
-			}
-		}
-		if strings.Contains(user, ":") {
-			return "", &runners.ConfigError{Service: s.Name, Problem: "the environment variable " +
-				auth.UsernameEnvVar + " (auth_config.username_env_var) holds a colon, which basic authentication cannot carry"}
-		}
-		hidden.add(password)
-		if password == "" {
-			// Some APIs take their key as the user name.
-			hidden.add(user)
-		}
-		pair := user + ":" + password
-		hidden.add(pair)
-		h.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(pair)))
-		return "Authorization", nil
-	case "api_key":
-		key, err := r.secret(s, "api_key_env_var", auth.APIKeyEnvVar)
-		if err != nil {
-			return "", err
-		}
-		header = apiKeyHeader(auth.HeaderName)
-		if !isToken(header) {
-			return "", &runners.ConfigError{Service: s.Name, Problem: "auth_config.header_name is not a header's name"}
-		}
-		hidden.add(key)
-		h.Set(header, key)
-		return header, nil
-	default:
-		return "", &runners.ConfigError{Service: s.Name, Problem: "auth_type " + s.RunnerConfig.AuthType +
-			" is not known: use bearer, basic, api_key or none"}
-	}
-}
-
-// apiKeyHeader is auth_config.header_name in its canonical form, or its
-// default.
-func apiKeyHeader(name string) string {
-	if name == "" {
-		return "X-Api-Key"
-	}
-	return http.CanonicalHeaderKey(name)
-}
-
-// secret reads the variable that a field of auth_config names. A line break
-// at its end, which files mounted as secrets often have, is not part of it.
-func (r *Runner) secret(s *registry.Service, field, variable string) (string, error) {
-	if variable == "" {
-		return "", &runners.ConfigError{Service: s.Name, Problem: "auth_type " + s.RunnerConfig.AuthType +
-			" needs auth_config." + field}
-	}
-	value, _ := r.opts.LookupEnv(variable)
-	value = strings.TrimRight(value, "\r\n")
-	if value == "" {
-		return "", &runners.ConfigError{Service: s.Name, Problem: "the environment variable " + variable +
-			" (auth_config." + field + ") is not set: set it where the agent runs"}
-	}
-	if !isHeaderValue(value) {
-		return "", &runners.ConfigError{Service: s.Name, Problem: "the environment variable " + variable +
-			" (auth_config." + field + ") holds a line break or another control character, which a header cannot carry"}
-	}
-	return value, nil
 }
 
 // hideHeader adds the value of a service's own header where its name says
