@@ -34,6 +34,7 @@ type Agent struct {
 	pulse     chan time.Duration // a heartbeat is wanted in so long
 	chore     chan time.Duration // a retry is due in so long
 	circuits  atomic.Bool        // some circuit may have changed
+	switches  atomic.Bool        // so may some service's switch
 	fullLook  atomic.Int64       // nanoseconds that the last look through whole lanes took
 	counts    counts
 	vitals    *vitals
@@ -41,6 +42,9 @@ type Agent struct {
 	exchanges exchangeLog
 	halt      chan struct{} // closed when running jobs shall stop at once
 	haltOne   sync.Once
+
+	following sync.Mutex // one registry is applied at a time
+	fallbacks []string   // services that run by http in place of their type; under following
 
 	mu        sync.Mutex
 	rejected  string    // why the registry file on disk is not applied
@@ -100,7 +104,7 @@ func (a *Agent) Apply(config *registry.Config) {
 	a.mu.Unlock()
 	a.chronicle.applied(config, before)
 	a.counts.applied.Add(1)
-	a.ledger.apply(config, a.cannot(config))
+	a.follow(config)
 	a.pulseIn(0)
 	a.log.Info("registry applied", "file", config.File, "hash", config.Hash, "services", len(config.Services))
 }

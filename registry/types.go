@@ -22,7 +22,7 @@ type Config struct {
 	tree    []*node             // the services' nodes, where Options.Origins asked for them
 	source  []byte              // the file as it was read, for Redacted; no copy
 	files   secretFiles         // that the secrets came from
-	schemas sync.Map            // *Operation → *operationSchemas, see Check
+	schemas *sync.Map           // *Operation → *operationSchemas, see Check
 }
 
 // Service finds a service by name, regardless of case.

@@ -85,8 +85,10 @@ func statusOf(err error) int {
 		return exitDatabase
 	case errors.Is(err, ops.ErrNeedsForce), errors.Is(err, ops.ErrNoTypes), errors.Is(err, ops.ErrAllJobs), errors.Is(err, ops.ErrNoAgents):
 		return exitUsage
-	case isA[*ops.NameError](err):
+	case isA[*ops.NameError](err), isA[*ops.RegistryRestoreError](err):
 		return exitInvalid
+	case isA[*ops.RollbackBusyError](err), errors.Is(err, ops.ErrNoRollback):
+		return exitFound
 	case errors.Is(err, registry.ErrEmpty), errors.Is(err, registry.ErrTooLarge):
 		return exitUnreadable
 	case isA[*registry.FileError](err):

@@ -38,7 +38,8 @@ func migrateSchema(c *common) *cobra.Command {
 		Example: "  specql-tui migrate-schema --dry-run\n  specql-tui migrate-schema\n  specql-tui migrate-schema --watch",
 		Args:    usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			newest := len(migrations.List())
+			all := migrations.List()
+			newest := all[len(all)-1].Version
 			if opts.To < 0 || opts.To > newest {
 				return usageError("--to %d is not a version: give 0 to %d", opts.To, newest)
 			}
