@@ -23,6 +23,7 @@ type Agent struct {
 	log     *slog.Logger
 	runners map[jobs.ExecutionType]runners.Runner
 	ledger  *ledger
+	crew    crew
 	conn    *pgx.ConnConfig
 
 	// exchanging is held shared by every exchange and alone by the recovery
@@ -51,6 +52,7 @@ type Agent struct {
 	reloaded  *time.Time // that of them which was carried out
 	reload    func()     // looks at the registry file; nil: nobody follows it
 
+	logs      *logs
 	chronicle *chronicle
 	duties    []*duty
 
@@ -79,12 +81,13 @@ func New(o Options) (*Agent, error) {
 	conn.RuntimeParams["application_name"] = "specql-agent " + o.Name
 	a := &Agent{opt: o, log: o.Log, conn: conn, runners: map[jobs.ExecutionType]runners.Runner{},
 		ledger: newLedger(o.Slots, o.Connections, o.types()), pulse: make(chan time.Duration, 1), chore: make(chan time.Duration, 1), wanted: jobs.AgentRunning, halt: make(chan struct{}),
-		vitals: newVitals(), appliedAt: time.Now()}
+		vitals: newVitals(), logs: newLogs(), appliedAt: time.Now()}
+	a.crew.run = a.run
 	for _, r := range o.Runners {
 		a.runners[r.Type()] = r
 	}
 	a.chronicle, a.duties = newChronicle(o.Config), a.newDuties()
-	a.ledger.apply(o.Config)
+	a.ledger.apply(o.Config, a.cannot(o.Config))
 	return a, nil
 }
 
@@ -97,7 +100,7 @@ func (a *Agent) Apply(config *registry.Config) {
 	a.mu.Unlock()
 	a.chronicle.applied(config, before)
 	a.counts.applied.Add(1)
-	a.ledger.apply(config)
+	a.ledger.apply(config, a.cannot(config))
 	a.pulseIn(0)
 	a.log.Info("registry applied", "file", config.File, "hash", config.Hash, "services", len(config.Services))
 }
@@ -132,10 +135,11 @@ func (a *Agent) halted() bool {
 // a lease because the database is gone; a database that cannot be used at the start is an
 // error at once, one that is lost later is waited for.
 func (a *Agent) Run(ctx context.Context) error {
-	first, err := a.connect(ctx)
+	first, err := a.connect(ctx, forUpkeep)
 	if err != nil {
 		return err
 	}
+	a.sweep()
 	a.ledger.become(jobs.NewID())
 	asked := a.vitals.now()
 	if err := jobs.Register(ctx, first, a.info(), a.opt.Lease); err != nil {
@@ -153,6 +157,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	side.Go(func() { a.keepLease(working, first) })
 	side.Go(func() { a.listen(working) })
 	side.Go(func() { a.keepChronicle(working) })
+	side.Go(func() { a.keepLogs(working) })
 	for _, d := range a.duties {
 		side.Go(func() { a.attend(working, d) })
 	}
@@ -206,7 +211,7 @@ func (a *Agent) drain() {
 func (a *Agent) leave() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	conn, err := a.connect(ctx)
+	conn, err := a.connect(ctx, forUpkeep)
 	if err != nil {
 		return err
 	}
@@ -222,14 +227,19 @@ func (a *Agent) info() jobs.AgentInfo {
 	running, _ := a.ledger.state()
 	info := jobs.AgentInfo{ID: a.ledger.incarnation(), Name: a.opt.Name, Host: host, PID: os.Getpid(),
 		Version: a.opt.Version, Environment: a.opt.Config.Env, Types: a.opt.types(), Slots: a.opt.Slots,
-		Running: running, Isolation: a.opt.Isolation, RegistryHash: a.opt.Config.Hash,
+		Running: running, Isolation: a.opt.Isolation,
+		Abilities: a.opt.Abilities.json(), Cannot: a.ledger.cannotRun(), RegistryHash: a.opt.Config.Hash,
 		RegistryError: a.rejected, State: a.stateWord(running), Wanted: a.wanted, Reloaded: a.reloaded}
 	a.shown = info.State
 	return info
 }
 
-func (a *Agent) connect(ctx context.Context) (*pgx.Conn, error) {
-	return jobs.Connect(ctx, a.conn, jobs.Patience{Network: a.opt.Lease, Lock: max(a.opt.Lease/5, 500*time.Millisecond)})
+func (a *Agent) connect(ctx context.Context, what string) (*pgx.Conn, error) {
+	connect := jobs.Connect
+	if what == forQueue {
+		connect = jobs.ConnectForExchanges
+	}
+	return connect(ctx, a.conn, jobs.Patience{Network: a.opt.Lease, Lock: max(a.opt.Lease/5, 500*time.Millisecond)})
 }
 
 // reconnect tries until it has a connection or ctx ends.
@@ -251,7 +261,7 @@ func (a *Agent) reconnect(ctx context.Context, what string, cause error) *pgx.Co
 		case <-time.After(wait):
 		}
 		attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
-		conn, err := a.connect(attempt)
+		conn, err := a.connect(attempt, what)
 		cancel()
 		if err == nil {
 			a.vitals.connected(what)

@@ -79,11 +79,11 @@ type Claim struct {
 // The switches, the circuits and the agent's own lease are read in the claim
 // itself: a type that was switched off or a circuit that opened is obeyed by
 // the next claim after the commit, and an agent that was given up for dead gets
-// nothing. The rows are updated where
-// they were locked, without a second search by id.
+// nothing. The rows are updated where they were locked, all in one scan, without
+// a second search by id and without a join.
 const claimSQL = `
-WITH picked AS MATERIALIZED (
-    SELECT j.place, l.type
+WITH picked AS (
+    SELECT j.place
       FROM unnest($2::text[], $3::text[], $4::int[], $5::timestamptz[], $6::uuid[])
            AS l(service, type, room, from_place, from_id)
      CROSS JOIN LATERAL (
@@ -100,11 +100,10 @@ WITH picked AS MATERIALIZED (
      LIMIT $7
 )
 UPDATE jobs.tb_job_run r
-   SET status = 'running', agent_id = $1, execution_type = picked.type,
+   SET status = 'running', agent_id = $1, execution_type = ($3::text[])[array_position($2::text[], r.service_name)],
        attempts = coalesce(r.attempts, 0) + 1, max_attempts = coalesce(r.max_attempts, 3),
        started_at = now(), completed_at = NULL, retry_at = NULL, updated_at = now()
-  FROM picked
- WHERE r.ctid = picked.place
+ WHERE r.ctid = ANY (ARRAY (SELECT place FROM picked))
 RETURNING r.id, r.identifier, r.service_name, r.operation, r.input_data, r.runner_config, r.security_context,
           r.attempts, r.max_attempts, coalesce(r.timeout_seconds, 0), r.tenant_id, r.correlation_id, r.idempotency_key,
           coalesce(r.requeued_at, r.created_at, '-infinity'::timestamptz), r.started_at, r.ctid`
@@ -234,27 +233,27 @@ func (w *word) ScanBytes(v []byte) error {
 	return nil
 }
 
-// places are where the claims left the completed jobs' rows. A job of a gated
-// lane has none; the search by id finds it.
-func places(done []Completion) []pgtype.TID {
-	out := make([]pgtype.TID, len(done))
-	for i := range done {
-		out[i] = done[i].Job.place
-		out[i].Valid = true
-	}
-	return out
-}
-
 // Patience is how long a connection waits for what may never come.
 type Patience struct {
 	Network time.Duration // for a silent peer, on both sides; and for a client that stopped in the middle of a transaction
 	Lock    time.Duration // for somebody else's lock; Locked tells such an error
 }
 
-// Connect opens a connection for exchanges. A network that fails silently, a
-// client that is frozen, or somebody's lock can hold one up for so long and no
-// longer.
+// Connect opens a connection for an agent's work but its exchanges. A network
+// that fails silently, a client that is frozen, or somebody's lock can hold one
+// up for so long and no longer.
 func Connect(ctx context.Context, config *pgx.ConnConfig, p Patience) (*pgx.Conn, error) {
+	return connect(ctx, config, p, "off")
+}
+
+// ConnectForExchanges opens a connection on which exchanges are made and nothing
+// else: their statements say themselves where a join begins, and may join by a
+// hash.
+func ConnectForExchanges(ctx context.Context, config *pgx.ConnConfig, p Patience) (*pgx.Conn, error) {
+	return connect(ctx, config, p, "on")
+}
+
+func connect(ctx context.Context, config *pgx.ConnConfig, p Patience, hashJoins string) (*pgx.Conn, error) {
 	config = config.Copy()
 	network := strconv.FormatInt(p.Network.Milliseconds(), 10)
 	third := max(time.Second, p.Network/3)
@@ -266,7 +265,7 @@ func Connect(ctx context.Context, config *pgx.ConnConfig, p Patience) (*pgx.Conn
 		// Every statement here walks an index or knows the row's place. A plan
 		// made once does for all, whatever the statistics of a young table say.
 		"plan_cache_mode": "force_generic_plan", "jit": "off", "enable_seqscan": "off", "enable_bitmapscan": "off",
-		"enable_hashjoin": "off", "enable_mergejoin": "off", "enable_sort": "off", "enable_incremental_sort": "off",
+		"enable_hashjoin": hashJoins, "enable_mergejoin": "off", "enable_sort": "off", "enable_incremental_sort": "off",
 	} {
 		config.RuntimeParams[name] = value
 	}
@@ -277,11 +276,6 @@ func Connect(ctx context.Context, config *pgx.ConnConfig, p Patience) (*pgx.Conn
 	if err != nil {
 		return nil, fmt.Errorf("connect to the database: %w", err)
 	}
-	tid, _ := conn.TypeMap().TypeForName("tid")
-	conn.TypeMap().RegisterType(&pgtype.Type{Name: "_tid", OID: tidArrayOID, Codec: &pgtype.ArrayCodec{ElementType: tid}})
+	registerArrays(conn.TypeMap())
 	return conn, nil
 }
-
-// tidArrayOID is the type tid[] of every PostgreSQL (pg_type.dat), which pgx
-// does not know by itself.
-const tidArrayOID = 1010

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/specql/specql-ops/jobs"
@@ -20,6 +21,8 @@ type Config struct {
 	secrets map[string]struct{} // values that came from secret-looking variables
 	tree    []*node             // the services' nodes, where Options.Origins asked for them
 	source  []byte              // the file as it was read, for Redacted; no copy
+	files   secretFiles         // that the secrets came from
+	schemas sync.Map            // *Operation → *operationSchemas, see Check
 }
 
 // Service finds a service by name, regardless of case.
@@ -42,6 +45,11 @@ type Service struct {
 	// that only the agent's slots bound it.
 	Concurrency int  `yaml:"concurrency"`
 	LoadTest    bool `yaml:"load_test"` // load-test may run against it
+
+	// Validation says what becomes of a job whose input or output does not
+	// fit its schema: off (nobody looks), warn (also when empty: recorded
+	// with the job) or strict (the attempt fails and is not retried).
+	Validation string `yaml:"validation"`
 
 	// ExplicitType tells whether the file gave execution_type.
 	ExplicitType bool `yaml:"-"`
@@ -104,6 +112,7 @@ type RunnerConfig struct {
 	ReadOnly     bool              `yaml:"read_only"`
 	Tmpfs        map[string]string `yaml:"tmpfs"`
 	RegistryAuth RegistryAuth      `yaml:"registry_auth"`
+	StartAhead   *bool             `yaml:"start_ahead"` // containers may wait for jobs; true when nil
 
 	// serverless
 	Provider     string `yaml:"provider"`
@@ -121,7 +130,7 @@ type AuthConfig struct {
 	UsernameEnvVar string `yaml:"username_env_var"` // basic
 	PasswordEnvVar string `yaml:"password_env_var"` // basic
 	APIKeyEnvVar   string `yaml:"api_key_env_var"`  // api_key
-	HeaderName     string `yaml:"header_name"`      // api_key; X-API-Key when both are empty
+	HeaderName     string `yaml:"header_name"`      // api_key; X-API-Key when this and query_name are empty
 	QueryName      string `yaml:"query_name"`       // api_key: a parameter of the query instead of a header
 
 	// oauth2: client credentials (RFC 6749, section 4.4)
