@@ -34,6 +34,7 @@ type benchmark struct {
 var benchmarks = []benchmark{
 	{"throughput", "no-op jobs drained from a backlog: agent, bare loop, River", throughput, false},
 	{"http", "the same with the http runner, against bare loop and bare client together", throughHTTP, false},
+	{"httpcall", "CPU of a request through the http runner, against a bare client", httpCalls, false},
 	{"latency", "commit to start of single jobs, agent idle", latency, false},
 	{"arrivals", "commit to start at 1,000 jobs a second, arriving steadily", arrivals, false},
 	{"growth", "the agent beside finished rows, jobs that may not run and an old snapshot", growth, false},
@@ -61,6 +62,10 @@ type sizes struct {
 }
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == serveArgument {
+		serve()
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, os.Args[1:]); err != nil {

@@ -130,7 +130,7 @@ type AuthConfig struct {
 	UsernameEnvVar string `yaml:"username_env_var"` // basic
 	PasswordEnvVar string `yaml:"password_env_var"` // basic
 	APIKeyEnvVar   string `yaml:"api_key_env_var"`  // api_key
-	HeaderName     string `yaml:"header_name"`      // api_key; X-API-Key when both are empty
+	HeaderName     string `yaml:"header_name"`      // api_key; X-API-Key when this and query_name are empty
 	QueryName      string `yaml:"query_name"`       // api_key: a parameter of the query instead of a header
 
 	// oauth2: client credentials (RFC 6749, section 4.4)
