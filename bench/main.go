@@ -22,6 +22,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/specql/specql-ops/runners/shell"
 )
 
 // benchmark is a group of figures that can be measured alone.
@@ -37,6 +39,7 @@ var benchmarks = []benchmark{
 	{"arrivals", "commit to start at 1,000 jobs a second, arriving steadily", arrivals},
 	{"growth", "the agent beside finished rows, jobs that may not run and an old snapshot", growth},
 	{"console", "what the console's pages ask, beside finished rows", console},
+	{"shell", "a shell job's start to result at full isolation, against os/exec", startOfShellJobs},
 	{"idle", "queries, CPU and memory of both programs without work", idle},
 }
 
@@ -55,6 +58,7 @@ type sizes struct {
 }
 
 func main() {
+	shell.ShimMain()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, os.Args[1:]); err != nil {
