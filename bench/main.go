@@ -22,6 +22,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/specql/specql-ops/runners/shell"
 )
 
 // benchmark is a group of figures that can be measured alone.
@@ -39,6 +41,7 @@ var benchmarks = []benchmark{
 	{"arrivals", "commit to start at 1,000 jobs a second, arriving steadily", arrivals, false},
 	{"growth", "the agent beside finished rows, jobs that may not run and an old snapshot", growth, false},
 	{"console", "what the console's pages ask, beside finished rows", console, false},
+	{"shell", "a shell job's start to result at full isolation, against os/exec", startOfShellJobs, false},
 	{"idle", "queries, CPU and memory of both programs without work", idle, false},
 	{"migrate", "what an application notices of the migration, beside bare index builds and the obvious way", migrate, true},
 }
@@ -66,6 +69,7 @@ func main() {
 		serve()
 		return
 	}
+	shell.ShimMain()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, os.Args[1:]); err != nil {
