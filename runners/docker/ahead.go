@@ -182,7 +182,7 @@ func (p *pool) tend() {
 			p.r.discard(s.ready[0].box)
 			s.ready = s.ready[1:]
 		}
-		if want == 0 && s.making == 0 {
+		if len(s.came) == 0 && s.making == 0 {
 			delete(p.services, name)
 			continue
 		}
