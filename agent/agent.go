@@ -98,6 +98,7 @@ func (a *Agent) Apply(config *registry.Config) {
 	a.chronicle.applied(config, before)
 	a.counts.applied.Add(1)
 	a.ledger.apply(config)
+	a.tellRunners(config)
 	a.pulseIn(0)
 	a.log.Info("registry applied", "file", config.File, "hash", config.Hash, "services", len(config.Services))
 }
@@ -142,6 +143,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		first.Close(context.WithoutCancel(ctx))
 		return err
 	}
+	a.tellRunners(a.config())
 	a.vitals.connected(forHeartbeats)
 	a.vitals.renew(asked)
 	a.log.Info("agent started", "name", a.opt.Name, "slots", a.opt.Slots, "types", a.opt.types(), "lease", a.opt.Lease)

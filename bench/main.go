@@ -37,6 +37,7 @@ var benchmarks = []benchmark{
 	{"arrivals", "commit to start at 1,000 jobs a second, arriving steadily", arrivals},
 	{"growth", "the agent beside finished rows, jobs that may not run and an old snapshot", growth},
 	{"console", "what the console's pages ask, beside finished rows", console},
+	{"docker", "single docker jobs, in containers started ahead and made for them", containers},
 	{"idle", "queries, CPU and memory of both programs without work", idle},
 }
 
@@ -52,6 +53,7 @@ type sizes struct {
 	crowd      int    // waiting jobs that may not run
 	growthJobs int    // of a growth measurement
 	idle       time.Duration
+	containers int // docker jobs of a measurement
 }
 
 func main() {
@@ -118,6 +120,7 @@ func parse(args []string) ([]benchmark, sizes, error) {
 	set.IntVar(&s.crowd, "crowd", 1_000_000, "waiting jobs that may not run")
 	set.IntVar(&s.growthJobs, "growth-jobs", 100_000, "jobs of a growth measurement, a fifth of them at 100 slots")
 	set.DurationVar(&s.idle, "idle", 30*time.Second, "how long an idle program is watched")
+	set.IntVar(&s.containers, "containers", 15, "docker jobs of a measurement")
 	full := set.Bool("full", false, "a grown table of 5,000,000 finished rows too; it takes some minutes to make")
 	set.Usage = func() { help(set) }
 	if err := set.Parse(args); err != nil {
