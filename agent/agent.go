@@ -150,6 +150,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		first.Close(context.WithoutCancel(ctx))
 		return err
 	}
+	a.tellRunners(a.config())
 	a.vitals.connected(forHeartbeats)
 	a.vitals.renew(asked)
 	a.log.Info("agent started", "name", a.opt.Name, "slots", a.opt.Slots, "types", a.opt.types(), "lease", a.opt.Lease)
