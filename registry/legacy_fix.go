@@ -5,6 +5,8 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+
+	"github.com/aymanbagabas/go-udiff"
 )
 
 // Fixed is what --fix makes of a file.
@@ -161,4 +163,23 @@ func sameMeaning(a, b *node) bool {
 		}
 	}
 	return true
+}
+
+// DiffTexts is a unified diff of two texts of a file, as people may see it:
+// secrets are masked in both, and so one that is the only difference of its
+// line does not show.
+func DiffTexts(name string, before, after []byte) string {
+	masked := func(data []byte) string {
+		x := lineIndex{data: plainLines(data)}
+		var b strings.Builder
+		n := bytes.Count(x.data, []byte("\n"))
+		if len(x.data) > 0 && x.data[len(x.data)-1] != '\n' {
+			n++
+		}
+		for i := range n {
+			b.WriteString(maskText(x.shown(i+1, false)) + "\n")
+		}
+		return b.String()
+	}
+	return udiff.Unified(name, name, masked(before), masked(after))
 }

@@ -163,7 +163,7 @@ func (y *yamlWriter) scalar(key string, v reflect.Value) string {
 }
 
 func yamlKey(s string) string {
-	if plainField.MatchString(s) && !special(s) {
+	if plainWord(s) {
 		return s
 	}
 	return strconv.Quote(s)
