@@ -71,6 +71,7 @@ type Agent struct {
 type counts struct {
 	takenOver, leasesLost, lateResults atomic.Int64
 	applied, rejected                  atomic.Int64 // registry files
+	unfitInputs, unfitOutputs          atomic.Int64 // documents that did not fit their schemas
 }
 
 // New checks the options; it starts nothing and connects to nothing.
