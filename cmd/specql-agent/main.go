@@ -124,13 +124,13 @@ func run(ctx context.Context, f flags) error {
 	if err := checkDatabase(ctx, url); err != nil {
 		return &exitError{exitDatabase, err}
 	}
-	taken, isolation, closeAll, err := makeRunners(f.types, log)
+	taken, isolation, abilities, closeAll, err := makeRunners(ctx, f, log)
 	if err != nil {
 		return err
 	}
 	defer closeAll()
 	a, err := agent.New(agent.Options{DatabaseURL: url, Config: config, Runners: taken, Name: f.name,
-		Version: version.Short(), Isolation: isolation, Slots: f.slots, Lease: f.lease, Drain: f.drain, Retention: f.retention, Log: log, Tracer: tracing.Tracer()})
+		Version: version.Short(), Isolation: isolation, Abilities: abilities, Slots: f.slots, Lease: f.lease, Drain: f.drain, Retention: f.retention, Log: log, Tracer: tracing.Tracer()})
 	if err != nil {
 		return &exitError{exitUsage, err}
 	}
@@ -200,55 +200,39 @@ func checkDatabase(ctx context.Context, url string) error {
 	return ops.CheckMigrated(ctx, pool)
 }
 
-func makeRunners(types []string, log *slog.Logger) (made []runners.Runner, isolation string, closeAll func(), err error) {
+func makeRunners(ctx context.Context, f flags, log *slog.Logger) (made []runners.Runner, isolation string, abilities agent.Abilities, closeAll func(), err error) {
 	var closers []func()
+	abilities = agent.Abilities{}
 	closeAll = func() {
 		for _, c := range slices.Backward(closers) {
 			c()
 		}
 	}
-	for _, word := range types {
+	for _, word := range f.types {
 		t, err := jobs.ParseExecutionType(word)
 		if err != nil {
-			return nil, "", closeAll, &exitError{exitUsage, fmt.Errorf("--types: %w", err)}
+			return nil, "", nil, closeAll, &exitError{exitUsage, fmt.Errorf("--types: %w", err)}
 		}
 		switch t {
 		case jobs.HTTP:
 			r := httpapi.New(httpapi.Options{Version: version.Short(), Log: log})
 			closers = append(closers, r.Close)
 			made = append(made, r)
+			abilities[t] = examineHTTP(ctx)
 		case jobs.Shell:
-			r, err := shell.New(shell.Options{Log: log})
+			r, err := shell.New(shell.Options{Log: log, Hide: agentFiles(f.registry, os.Getenv)})
 			if err != nil {
-				return nil, "", closeAll, &exitError{exitConfig, err}
+				return nil, "", nil, closeAll, &exitError{exitConfig, err}
 			}
 			closers = append(closers, func() { r.Close() })
 			made = append(made, r)
 			isolation = r.Host().Isolation
+			abilities[t] = r.Checks()
 		default:
-			return nil, "", closeAll, &exitError{exitUsage, fmt.Errorf("--types: this version runs http and shell, not %s", t)}
+			return nil, "", nil, closeAll, &exitError{exitUsage, fmt.Errorf("--types: this version runs http and shell, not %s", t)}
 		}
 	}
-	return made, isolation, closeAll, nil
-}
-
-func doctor() *cobra.Command {
-	return &cobra.Command{
-		Use:   "doctor",
-		Short: "Say what this host can run, at which isolation, and what to change to get more",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			h := shell.Probe()
-			w := cmd.OutOrStdout()
-			fmt.Fprintf(w, "http        ready\nshell       isolation %s\n", h.Isolation)
-			fmt.Fprintf(w, "  namespaces  %s\n  landlock    ABI %d\n  seccomp     %t\n  cgroup      %s %v\n",
-				cmp.Or(h.Namespaces, "none"), h.Landlock, h.Seccomp, h.Cgroup, h.Controllers)
-			for _, lack := range h.Lacks {
-				fmt.Fprintf(w, "  lacks       %s\n", lack)
-			}
-			return nil
-		},
-	}
+	return made, isolation, abilities, closeAll, nil
 }
 
 func logger(format, word string) (*telemetry.Level, *slog.Logger, error) {
