@@ -86,7 +86,6 @@ func (p *pool) take(a *attempt) *box {
 		return nil // the engine says it better
 	}
 	w := p.match(a)
-	p.tend()
 	if w == nil {
 		return nil
 	}
@@ -164,6 +163,26 @@ func (p *pool) rename(a *attempt, b *box) {
 		if err != nil && !p.r.engine.isGone(err) {
 			p.r.opts.Log.Debug("a container that was started ahead keeps its name", "container", b.name, "error", err)
 		}
+	})
+}
+
+// courtesy is how long the next container is not made while a job has just
+// begun: making one would take the processor from a job that may be short.
+const courtesy = 200 * time.Millisecond
+
+// tendSoon tends the pool when the job has ended, or runs for a while.
+func (p *pool) tendSoon(ended <-chan struct{}) {
+	if p.waiter == nil {
+		return
+	}
+	p.r.side.Go(func() {
+		wait := time.NewTimer(courtesy)
+		defer wait.Stop()
+		select {
+		case <-ended:
+		case <-wait.C:
+		}
+		p.tend()
 	})
 }
 
