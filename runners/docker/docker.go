@@ -178,7 +178,7 @@ func (r *Runner) Run(ctx context.Context, call runners.Call) (runners.Result, er
 	}
 	defer r.discard(b)
 	ended := make(chan struct{})
-	r.ahead.tendSoon(ended)
+	r.ahead.tendSoon(a, b, ended)
 	o := a.attend(ctx, b)
 	close(ended)
 	return a.result(o)
