@@ -23,6 +23,7 @@ type Agent struct {
 	log     *slog.Logger
 	runners map[jobs.ExecutionType]runners.Runner
 	ledger  *ledger
+	crew    crew
 	conn    *pgx.ConnConfig
 
 	// exchanging is held shared by every exchange and alone by the recovery
@@ -33,6 +34,7 @@ type Agent struct {
 	pulse     chan time.Duration // a heartbeat is wanted in so long
 	chore     chan time.Duration // a retry is due in so long
 	circuits  atomic.Bool        // some circuit may have changed
+	switches  atomic.Bool        // so may some service's switch
 	fullLook  atomic.Int64       // nanoseconds that the last look through whole lanes took
 	counts    counts
 	vitals    *vitals
@@ -40,6 +42,9 @@ type Agent struct {
 	exchanges exchangeLog
 	halt      chan struct{} // closed when running jobs shall stop at once
 	haltOne   sync.Once
+
+	following sync.Mutex // one registry is applied at a time
+	fallbacks []string   // services that run by http in place of their type; under following
 
 	mu        sync.Mutex
 	rejected  string    // why the registry file on disk is not applied
@@ -51,6 +56,7 @@ type Agent struct {
 	reloaded  *time.Time // that of them which was carried out
 	reload    func()     // looks at the registry file; nil: nobody follows it
 
+	logs      *logs
 	chronicle *chronicle
 	duties    []*duty
 
@@ -65,6 +71,7 @@ type Agent struct {
 type counts struct {
 	takenOver, leasesLost, lateResults atomic.Int64
 	applied, rejected                  atomic.Int64 // registry files
+	unfitInputs, unfitOutputs          atomic.Int64 // documents that did not fit their schemas
 }
 
 // New checks the options; it starts nothing and connects to nothing.
@@ -79,12 +86,13 @@ func New(o Options) (*Agent, error) {
 	conn.RuntimeParams["application_name"] = "specql-agent " + o.Name
 	a := &Agent{opt: o, log: o.Log, conn: conn, runners: map[jobs.ExecutionType]runners.Runner{},
 		ledger: newLedger(o.Slots, o.Connections, o.types()), pulse: make(chan time.Duration, 1), chore: make(chan time.Duration, 1), wanted: jobs.AgentRunning, halt: make(chan struct{}),
-		vitals: newVitals(), appliedAt: time.Now()}
+		vitals: newVitals(), logs: newLogs(), appliedAt: time.Now()}
+	a.crew.run = a.run
 	for _, r := range o.Runners {
 		a.runners[r.Type()] = r
 	}
 	a.chronicle, a.duties = newChronicle(o.Config), a.newDuties()
-	a.ledger.apply(o.Config)
+	a.ledger.apply(o.Config, a.cannot(o.Config))
 	return a, nil
 }
 
@@ -97,8 +105,7 @@ func (a *Agent) Apply(config *registry.Config) {
 	a.mu.Unlock()
 	a.chronicle.applied(config, before)
 	a.counts.applied.Add(1)
-	a.ledger.apply(config)
-	a.tellRunners(config)
+	a.follow(config)
 	a.pulseIn(0)
 	a.log.Info("registry applied", "file", config.File, "hash", config.Hash, "services", len(config.Services))
 }
@@ -133,10 +140,15 @@ func (a *Agent) halted() bool {
 // a lease because the database is gone; a database that cannot be used at the start is an
 // error at once, one that is lost later is waited for.
 func (a *Agent) Run(ctx context.Context) error {
-	first, err := a.connect(ctx)
+	first, err := a.connect(ctx, forUpkeep)
 	if err != nil {
+		return jobs.RefusedByPooler(err, a.conn)
+	}
+	if err := jobs.CheckOwnSession(ctx, first); err != nil {
+		first.Close(context.WithoutCancel(ctx))
 		return err
 	}
+	a.sweep()
 	a.ledger.become(jobs.NewID())
 	asked := a.vitals.now()
 	if err := jobs.Register(ctx, first, a.info(), a.opt.Lease); err != nil {
@@ -155,6 +167,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	side.Go(func() { a.keepLease(working, first) })
 	side.Go(func() { a.listen(working) })
 	side.Go(func() { a.keepChronicle(working) })
+	side.Go(func() { a.keepLogs(working) })
 	for _, d := range a.duties {
 		side.Go(func() { a.attend(working, d) })
 	}
@@ -208,7 +221,7 @@ func (a *Agent) drain() {
 func (a *Agent) leave() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	conn, err := a.connect(ctx)
+	conn, err := a.connect(ctx, forUpkeep)
 	if err != nil {
 		return err
 	}
@@ -224,14 +237,19 @@ func (a *Agent) info() jobs.AgentInfo {
 	running, _ := a.ledger.state()
 	info := jobs.AgentInfo{ID: a.ledger.incarnation(), Name: a.opt.Name, Host: host, PID: os.Getpid(),
 		Version: a.opt.Version, Environment: a.opt.Config.Env, Types: a.opt.types(), Slots: a.opt.Slots,
-		Running: running, Isolation: a.opt.Isolation, RegistryHash: a.opt.Config.Hash,
+		Running: running, Isolation: a.opt.Isolation,
+		Abilities: a.opt.Abilities.json(), Cannot: a.ledger.cannotRun(), RegistryHash: a.opt.Config.Hash,
 		RegistryError: a.rejected, State: a.stateWord(running), Wanted: a.wanted, Reloaded: a.reloaded}
 	a.shown = info.State
 	return info
 }
 
-func (a *Agent) connect(ctx context.Context) (*pgx.Conn, error) {
-	return jobs.Connect(ctx, a.conn, jobs.Patience{Network: a.opt.Lease, Lock: max(a.opt.Lease/5, 500*time.Millisecond)})
+func (a *Agent) connect(ctx context.Context, what string) (*pgx.Conn, error) {
+	connect := jobs.Connect
+	if what == forQueue {
+		connect = jobs.ConnectForExchanges
+	}
+	return connect(ctx, a.conn, jobs.Patience{Network: a.opt.Lease, Lock: max(a.opt.Lease/5, 500*time.Millisecond)})
 }
 
 // reconnect tries until it has a connection or ctx ends.
@@ -253,7 +271,7 @@ func (a *Agent) reconnect(ctx context.Context, what string, cause error) *pgx.Co
 		case <-time.After(wait):
 		}
 		attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
-		conn, err := a.connect(attempt)
+		conn, err := a.connect(attempt, what)
 		cancel()
 		if err == nil {
 			a.vitals.connected(what)

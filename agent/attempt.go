@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/specql/specql-ops/jobs"
+	"github.com/specql/specql-ops/registry"
 	"github.com/specql/specql-ops/runners"
 )
 
@@ -34,7 +35,9 @@ func (a *Agent) run(at *attempt) {
 	ctx, span := a.begin(stoppable, at)
 	var result runners.Result
 	if err == nil {
-		result, err = a.call(ctx, task)
+		task.Log = a.logs.begin(at)
+		result, err = a.call(ctx, at.config, task)
+		a.logs.end(at)
 	}
 	took := time.Since(began)
 	result.Usage.DurationSeconds = took.Seconds()
@@ -57,6 +60,7 @@ func (a *Agent) settle(at *attempt, result runners.Result, err error, took time.
 	end.Usage = result.Usage.JSON()
 	end.Security = security(result.Security, rule, offered, violated)
 	end.Output = result.Output
+	end.Log = at.kept(err != nil)
 	dead := false
 	tally := func(l *ledger) {
 		count(l.metrics.at(at.lane.typ, job.Service, job.Operation), err == nil, violated,
@@ -99,7 +103,7 @@ func (a *Agent) resolve(at *attempt) (runners.Call, error) {
 }
 
 // call runs the job, a panic of the runner being a failure like any other.
-func (a *Agent) call(ctx context.Context, task runners.Call) (result runners.Result, err error) {
+func (a *Agent) call(ctx context.Context, config *registry.Config, task runners.Call) (result runners.Result, err error) {
 	service := task.Service
 	defer func() {
 		if p := recover(); p != nil {
@@ -110,7 +114,7 @@ func (a *Agent) call(ctx context.Context, task runners.Call) (result runners.Res
 			err = fmt.Errorf("timed out after %s: %w", task.Timeout, err)
 		}
 	}()
-	result, err = a.runners[service.ExecutionType].Run(ctx, task)
+	result, err = a.runChecked(ctx, config, task)
 	output, unstorable := storable(result.Output)
 	if result.Output = output; err == nil && unstorable != nil {
 		err = &runners.FinalError{Err: unstorable}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/specql/specql-ops/jobs"
 	"github.com/specql/specql-ops/registry"
+	"github.com/specql/specql-ops/runners"
 )
 
 // attempt is a running job.
@@ -13,6 +14,8 @@ type attempt struct {
 	config *registry.Config
 	lane   *lane
 	agent  jobs.ID
+	log    *runners.Log // nil: nothing is kept of it
+	shown  bool         // somebody followed the log
 	cancel context.CancelCauseFunc
 }
 
@@ -49,7 +52,7 @@ func (o *outbox) circuit(ln *lane) *jobs.Circuit {
 func (l *ledger) box(agent jobs.ID) *outbox {
 	box := l.results[agent]
 	if box == nil {
-		box = &outbox{}
+		box = &outbox{completed: make([]jobs.Completion, 0, l.usual), lanes: make([]*lane, 0, l.usual)}
 		l.results[agent] = box
 	}
 	return box
