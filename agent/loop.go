@@ -172,6 +172,7 @@ func (a *Agent) listen(ctx context.Context) {
 	for conn != nil {
 		listening := func() { // what was said before is looked for
 			a.circuits.Store(true)
+			a.switches.Store(true)
 			a.ledger.wake(jobs.First)
 			a.pulseIn(0)
 		}
@@ -195,7 +196,10 @@ func (a *Agent) obeySignal(s jobs.Signal) {
 		}
 	case jobs.Tripping:
 		a.circuits.Store(true) // read with the heartbeat
+		a.switches.Store(true)
 		a.pulseIn(0)
+	case jobs.Follow:
+		a.logs.follow(s.Job)
 	case jobs.Switched:
 		a.ledger.reopen()
 	}

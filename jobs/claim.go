@@ -76,9 +76,9 @@ type Claim struct {
 	Gated []Lane // lanes whose gates are to be asked first; each has room of its own
 }
 
-// The switches, the circuits and the agent's own lease are read in the claim
-// itself: a type that was switched off or a circuit that opened is obeyed by
-// the next claim after the commit, and an agent that was given up for dead gets
+// The switches of types and services, the circuits and the agent's own lease are
+// read in the claim itself: what was switched off or stopped, or a circuit that
+// opened, is obeyed by the next claim after the commit, and an agent that was given up for dead gets
 // nothing. The rows are updated where they were locked, all in one scan, without
 // a second search by id and without a join.
 const claimSQL = `
@@ -94,8 +94,9 @@ WITH picked AS (
             LIMIT l.room
               FOR UPDATE SKIP LOCKED) j
      WHERE EXISTS (SELECT FROM jobs.tb_agent a WHERE a.id = $1 AND a.lease_expires_at > now())
-       AND (SELECT t.enabled FROM jobs.tb_execution_type t WHERE t.execution_type = l.type)
-       AND coalesce((SELECT c.failure_threshold = 0 OR c.failures_in_row < c.failure_threshold
+       AND (SELECT t.enabled AND t.stopped_at IS NULL FROM jobs.tb_execution_type t WHERE t.execution_type = l.type)
+       AND coalesce((SELECT c.enabled AND (c.runs_as IS NULL OR c.runs_as = l.type)
+                            AND (c.failure_threshold = 0 OR c.failures_in_row < c.failure_threshold)
                        FROM jobs.tb_lane c WHERE c.service_name = l.service), true)
      LIMIT $7
 )
@@ -113,7 +114,10 @@ SELECT g.busy, g.opens_in, (g.job).id, (g.job).identifier, (g.job).service_name,
        (g.job).input_data, (g.job).runner_config, (g.job).security_context, (g.job).attempts, (g.job).max_attempts,
        coalesce((g.job).timeout_seconds, 0), (g.job).tenant_id, (g.job).correlation_id, (g.job).idempotency_key,
        coalesce((g.job).requeued_at, (g.job).created_at, '-infinity'::timestamptz), (g.job).started_at
-  FROM jobs.claim_gated($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) g`
+  FROM jobs.claim_gated($1, $2, $3, CASE
+       WHEN (SELECT t.enabled AND t.stopped_at IS NULL FROM jobs.tb_execution_type t WHERE t.execution_type = $3)
+        AND coalesce((SELECT c.enabled AND (c.runs_as IS NULL OR c.runs_as = $3) FROM jobs.tb_lane c WHERE c.service_name = $2), true)
+       THEN $4 ELSE 0 END, $5, $6, $7, $8, $9, $10) g`
 
 // searchSQL finds the services with waiting jobs by one probe a service.
 const searchSQL = `

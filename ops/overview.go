@@ -66,6 +66,9 @@ func getOverview(ctx context.Context, pool *pgxpool.Pool) (Overview, error) {
 	switches, err := jobs.Switches(ctx, db)
 	for _, s := range switches {
 		o.MultiExecution = o.MultiExecution || s.Enabled && s.Type != jobs.HTTP
+		if s.StoppedAt != nil {
+			o.Stopped = stopped(s, o.At)
+		}
 	}
 	return o, err
 }
@@ -74,7 +77,7 @@ func getOverview(ctx context.Context, pool *pgxpool.Pool) (Overview, error) {
 const agentsSQL = `
 SELECT id, name, host, pid, version, environment, execution_types, slots, running, isolation, registry_hash,
        registry_error, CASE WHEN state <> 'stopped' AND lease_expires_at <= now() THEN 'lost' ELSE state END AS shown,
-       wanted, reload_asked_at, started_at, heartbeat_at
+       wanted, reload_asked_at, started_at, heartbeat_at, abilities, cannot
   FROM jobs.tb_agent
  WHERE lease_expires_at > now() - interval '1 day'
  ORDER BY lease_expires_at <= now(), name, started_at DESC

@@ -151,7 +151,8 @@ var placed = map[string]map[string][]jobs.ExecutionType{
 		"environment": {jobs.Shell, jobs.Docker}, "user": {jobs.Shell, jobs.Docker},
 		"image": {jobs.Docker}, "command": {jobs.Docker}, "working_dir": {jobs.Docker}, "volumes": {jobs.Docker},
 		"network_mode": {jobs.Docker}, "read_only": {jobs.Docker}, "tmpfs": {jobs.Docker}, "registry_auth": {jobs.Docker},
-		"provider": {jobs.Serverless}, "function_name": {jobs.Serverless}, "region": {jobs.Serverless},
+		"start_ahead": {jobs.Docker},
+		"provider":    {jobs.Serverless}, "function_name": {jobs.Serverless}, "region": {jobs.Serverless},
 		"memory_mb": {jobs.Serverless}, "qualifier": {jobs.Serverless}, "endpoint_url": {jobs.Serverless},
 	},
 	"security_policy": {

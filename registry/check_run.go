@@ -251,6 +251,8 @@ func (c *checker) networkMode() {
 	switch {
 	case strings.HasPrefix(mode, "container:"):
 		c.fault(CodeNotAllowed, n, "use none, bridge or a named network", "network_mode %s would share another container's network", shown(n))
+	case strings.EqualFold(mode, "host"):
+		c.fault(CodeNotAllowed, n, "use none, bridge or a named network", "network_mode %s would share the host's network", shown(n))
 	case mode != "none" && isolated:
 		c.fault(CodeConflict, n, "set security_policy.network_isolation: false, or network_mode: none",
 			"network_mode %s contradicts network_isolation, which is on unless the policy says false", shown(n))

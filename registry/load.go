@@ -10,6 +10,7 @@ import (
 	"os"
 	"reflect"
 	"strings"
+	"sync"
 	"unicode"
 
 	"github.com/specql/specql-ops/jobs"
@@ -203,7 +204,7 @@ func build(root *node, opt Options, vars *variables, rep *report) *Config {
 	}
 
 	d.expand = true
-	config := &Config{Env: opt.Env, secrets: d.secrets, byName: make(map[string]*Service, len(services))}
+	config := &Config{Env: opt.Env, secrets: d.secrets, schemas: &sync.Map{}, byName: make(map[string]*Service, len(services))}
 	check := newChecker(rep, opt, vars)
 	list := make([]Service, len(services))
 	lines := make(map[string]int32, len(services))

@@ -20,7 +20,20 @@ const (
 	leastHeight = 15
 )
 
-const tick = time.Second
+// The clock of ages and of what is due. While nothing happens nothing ages by
+// the second.
+const (
+	tick     = time.Second
+	restTick = 3 * time.Second
+)
+
+// screen is the terminal as the app needs it.
+type screen interface {
+	Show(frame string, width int)
+	Enter() error
+	Leave() error
+	Size() (w, h int, err error)
+}
 
 // page is one of the console's pages.
 type page interface {
@@ -58,6 +71,9 @@ type app struct {
 	dark    bool
 	profile colorprofile.Profile
 	w, h    int
+
+	term  screen // nil in tests of the model
+	crash *crash
 }
 
 func newApp(source Source, readOnly string) *app {
@@ -75,9 +91,9 @@ func newApp(source Source, readOnly string) *app {
 	return a
 }
 
-// Init asks for the first figures and the terminal's background.
+// Init asks for the first figures.
 func (a *app) Init() tea.Cmd {
-	return tea.Batch(tea.RequestBackgroundColor, a.refresh(), a.tick(), a.awaitNews())
+	return guard(tea.Batch(a.refresh(), a.tick(), a.awaitNews()))
 }
 
 // awaitNews waits until the database says that something happened.
@@ -89,7 +105,11 @@ func (a *app) awaitNews() tea.Cmd {
 }
 
 func (a *app) tick() tea.Cmd {
-	return tea.Tick(tick, func(t time.Time) tea.Msg { return tickMsg(t) })
+	every := tick
+	if a.env.Resting() && a.page().Health().Err == nil && a.overview.Err == nil {
+		every = restTick
+	}
+	return tea.Tick(every, func(t time.Time) tea.Msg { return tickMsg(t) })
 }
 
 func (a *app) page() page { return a.pages[a.at].page }
@@ -100,12 +120,31 @@ func (a *app) refresh() tea.Cmd {
 		a.page().Refresh())
 }
 
-// Update dispatches: to the frame what is the frame's, else to the pages.
-func (a *app) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
+// Update takes a message. A panic in it ends the console in order.
+func (a *app) Update(msg tea.Msg) (model tea.Model, cmd tea.Cmd) {
+	defer func() {
+		if v := recover(); v != nil {
+			a.crashed(v)
+			model, cmd = a, tea.Quit
+		}
+	}()
+	if a.crash != nil {
+		return a, tea.Quit
+	}
+	return a, guard(a.take(msg))
+}
+
+// take dispatches: to the frame what is the frame's, else to the pages.
+func (a *app) take(msg tea.Msg) tea.Cmd {
 	a.env.Now = a.source.Clock()
 	switch msg := msg.(type) {
 	case tea.WindowSizeMsg:
 		a.w, a.h = msg.Width, msg.Height
+	case crashMsg:
+		a.crash = &msg.crash
+		return tea.Quit
+	case tea.ResumeMsg:
+		return a.resume()
 	case tea.BackgroundColorMsg:
 		a.dark = msg.IsDark()
 		a.env.Theme = parts.NewTheme(a.dark, a.profile)
@@ -114,9 +153,9 @@ func (a *app) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		a.env.Theme = parts.NewTheme(a.dark, a.profile)
 	case tickMsg:
 		if a.env.Paused {
-			return a, a.tick()
+			return a.tick()
 		}
-		return a, tea.Batch(a.refresh(), a.tick())
+		return tea.Batch(a.refresh(), a.tick())
 	case newsMsg:
 		a.env.News = a.env.Now
 		a.overview.Soon()
@@ -126,9 +165,9 @@ func (a *app) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 			}
 		}
 		if a.env.Paused {
-			return a, a.awaitNews()
+			return a.awaitNews()
 		}
-		return a, tea.Batch(a.refresh(), a.awaitNews())
+		return tea.Batch(a.refresh(), a.awaitNews())
 	case parts.Read[ops.Overview]:
 		if a.overview.Take(msg) {
 			a.permissions()
@@ -136,15 +175,15 @@ func (a *app) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	case parts.ToastMsg:
 		a.toast = msg
 	case tea.KeyPressMsg:
-		return a, a.key(msg)
+		return a.key(msg)
 	case tea.PasteMsg, tea.MouseWheelMsg:
 		if !a.tooSmall() && !a.help {
-			return a, a.page().Update(msg)
+			return a.page().Update(msg)
 		}
 	default:
-		return a, a.toAll(msg)
+		return a.toAll(msg)
 	}
-	return a, nil
+	return nil
 }
 
 // toAll hands an answer to every page; the one that asked takes it.
@@ -171,8 +210,11 @@ func (a *app) permissions() {
 
 func (a *app) key(msg tea.KeyPressMsg) tea.Cmd {
 	name := msg.String()
-	if name == "ctrl+c" {
+	switch name {
+	case "ctrl+c":
 		return tea.Quit
+	case "ctrl+z":
+		return a.suspend()
 	}
 	if a.tooSmall() {
 		if name == "q" {
@@ -212,11 +254,42 @@ func (a *app) key(msg tea.KeyPressMsg) tea.Cmd {
 
 func (a *app) tooSmall() bool { return a.w < leastWidth || a.h < leastHeight }
 
-// View draws the screen.
-func (a *app) View() tea.View {
-	v := tea.NewView(a.draw())
-	v.AltScreen = true
-	v.MouseMode = tea.MouseModeCellMotion
-	v.WindowTitle = "SpecQL Ops"
+// View draws the screen and has it painted; the library draws nothing.
+func (a *app) View() (v tea.View) {
+	defer func() {
+		if r := recover(); r != nil && a.crash == nil {
+			a.crashed(r)
+			a.w, a.h = 0, 0
+		}
+	}()
+	if a.term != nil && a.crash == nil {
+		a.term.Show(a.draw(), a.w)
+	}
 	return v
+}
+
+// suspend gives the terminal back and stops the process, as ctrl+z does.
+func (a *app) suspend() tea.Cmd {
+	term := a.term
+	return func() tea.Msg {
+		if term == nil || term.Leave() != nil {
+			return nil
+		}
+		return tea.SuspendMsg{}
+	}
+}
+
+// resume takes the terminal over again; its size may have changed.
+func (a *app) resume() tea.Cmd {
+	term := a.term
+	return func() tea.Msg {
+		if term == nil || term.Enter() != nil {
+			return tea.QuitMsg{}
+		}
+		w, h, err := term.Size()
+		if err != nil {
+			return nil
+		}
+		return tea.WindowSizeMsg{Width: w, Height: h}
+	}
 }

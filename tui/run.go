@@ -4,14 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
+	"os/signal"
+	"syscall"
 
 	tea "charm.land/bubbletea/v2"
 	"github.com/charmbracelet/x/term"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/specql/specql-ops/jobs"
+	"github.com/specql/specql-ops/tui/terminal"
 )
 
 // Options is what a console needs.
@@ -20,8 +22,8 @@ type Options struct {
 	By       jobs.By // who changes something, for the audit log
 	ReadOnly bool    // nothing may be changed, whatever the role may do
 	Environ  []string
-	In       io.Reader // os.Stdin when nil
-	Out      io.Writer // os.Stdout when nil
+	In       *os.File // os.Stdin when nil
+	Out      *os.File // os.Stdout when nil
 }
 
 // ErrNoTerminal says that the console has no terminal to draw on.
@@ -39,7 +41,7 @@ func Run(ctx context.Context, o Options) error {
 	if o.Environ == nil {
 		o.Environ = os.Environ()
 	}
-	if !terminal(o.In) || !terminal(o.Out) {
+	if !term.IsTerminal(o.In.Fd()) || !term.IsTerminal(o.Out.Fd()) {
 		return ErrNoTerminal
 	}
 	readOnly := ""
@@ -48,16 +50,44 @@ func Run(ctx context.Context, o Options) error {
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	p := tea.NewProgram(newApp(Database(ctx, o.Pool, o.By), readOnly), tea.WithContext(ctx),
-		tea.WithInput(o.In), tea.WithOutput(o.Out), tea.WithEnvironment(o.Environ))
-	_, err := p.Run()
-	if err == nil || errors.Is(err, tea.ErrInterrupted) || ctx.Err() != nil {
+	hung := make(chan os.Signal, 1)
+	signal.Notify(hung, syscall.SIGHUP)
+	defer signal.Stop(hung)
+	go func() {
+		select {
+		case <-hung: // the terminal was closed
+			stop()
+		case <-ctx.Done():
+		}
+	}()
+	return run(ctx, o, newApp(Database(ctx, o.Pool, o.By), readOnly))
+}
+
+// run shows the app on the terminal and gives the terminal back, whatever
+// happens.
+func run(ctx context.Context, o Options, a *app) error {
+	t := terminal.Open(o.In, o.Out, o.Environ)
+	defer t.Close()
+	w, h, err := t.Size()
+	if err != nil {
+		return fmt.Errorf("ask the terminal for its size: %w", err)
+	}
+	a.term = t
+	if err := t.Enter(); err != nil {
+		return err
+	}
+	// The library reads keys and runs the messages' loop; what it would draw it
+	// would look for at every tick of its clock, so the clock is slow.
+	p := tea.NewProgram(a, tea.WithContext(ctx), tea.WithInput(o.In), tea.WithOutput(o.Out), tea.WithEnvironment(o.Environ),
+		tea.WithoutRenderer(), tea.WithFPS(1), tea.WithWindowSize(w, h))
+	go t.Resized(func(w, h int) { p.Send(tea.WindowSizeMsg{Width: w, Height: h}) })
+	_, err = p.Run()
+	t.Close()
+	switch {
+	case a.crash != nil:
+		return a.crash.report(a)
+	case err == nil, errors.Is(err, tea.ErrInterrupted), ctx.Err() != nil:
 		return nil
 	}
 	return fmt.Errorf("run the console: %w", err)
-}
-
-func terminal(v any) bool {
-	f, ok := v.(interface{ Fd() uintptr })
-	return ok && term.IsTerminal(f.Fd())
 }

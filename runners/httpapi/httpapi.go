@@ -19,8 +19,8 @@
 // the agent does not count on a service honouring a key that the application
 // never chose.
 //
-// The package never uses a proxy from the environment, never follows a
-// redirect that the policy does not permit, and never measures CPU or memory:
+// The package uses a proxy only where the registry names one, never one from
+// the environment, never follows a redirect that the policy does not permit, and never measures CPU or memory:
 // the work is done elsewhere.
 package httpapi
 
@@ -78,6 +78,8 @@ type Runner struct {
 	opts      Options
 	userAgent string
 	routes    *routes
+	tokens    *tokens
+	spellings spellings
 }
 
 var _ runners.Runner = (*Runner)(nil)
@@ -112,6 +114,7 @@ func New(opts Options) *Runner {
 		opts:      opts,
 		userAgent: "specql-agent/" + opts.Version,
 		routes:    newRoutes(opts),
+		tokens:    newTokens(opts.MaxRoutes),
 	}
 }
 

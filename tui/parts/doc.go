@@ -21,6 +21,7 @@ type Env struct {
 	// when it last did: while it says nothing and nothing runs, feeds may rest.
 	Listening bool
 	News      time.Time
+	busy      bool
 }
 
 // A screen is one second fresh while something happens. Figures follow what
@@ -34,11 +35,16 @@ const (
 // Every is how often a feed shall ask; busy tells that its last answer showed
 // something under way.
 func (e *Env) Every(busy bool) time.Duration {
-	if e.Listening && !busy && e.Now.Sub(e.News) > aftermath {
+	e.busy = busy
+	if e.Resting() {
 		return restEvery
 	}
 	return freshEvery
 }
+
+// Resting tells that nothing happens: nothing new was heard of, and the last
+// figures showed nothing under way.
+func (e *Env) Resting() bool { return e.Listening && !e.busy && e.Now.Sub(e.News) > aftermath }
 
 // Key is one binding as help and the bottom line show it. Disabled says why it
 // does nothing here and now; an empty string means that it works.

@@ -2,9 +2,11 @@ package parts
 
 import (
 	"fmt"
+	"image/color"
 	"strings"
 
 	"github.com/charmbracelet/colorprofile"
+	"github.com/charmbracelet/x/ansi"
 )
 
 // Style is a set of SGR attributes, ready to print. The zero value prints
@@ -50,11 +52,11 @@ func NewTheme(dark bool, profile colorprofile.Profile) *Theme {
 	case profile == colorprofile.ANSI:
 		return basicTheme(dark)
 	case dark:
-		return newTheme(palette{text: 0xd8dee9, strong: 0xf8fafc, muted: 0x8b98a9, border: 0x3d4858,
+		return newTheme(profile, palette{text: 0xd8dee9, strong: 0xf8fafc, muted: 0x8b98a9, border: 0x3d4858,
 			accent: 0x7cc4fa, good: 0x86d993, warn: 0xf0c674, bad: 0xff7b85, selected: 0x2b3a4e, bar: 0x1e2733,
 			http: 0x7cc4fa, shell: 0x86d993, docker: 0xb9a5f5, serverless: 0xf5b183})
 	default:
-		return newTheme(palette{text: 0x1f2937, strong: 0x0b1220, muted: 0x5b6675, border: 0xb6bfca,
+		return newTheme(profile, palette{text: 0x1f2937, strong: 0x0b1220, muted: 0x5b6675, border: 0xb6bfca,
 			accent: 0x0b62ad, good: 0x18703a, warn: 0x8a5800, bad: 0xb3202c, selected: 0xd5e5f5, bar: 0xe6ebf1,
 			http: 0x0b62ad, shell: 0x18703a, docker: 0x6940b5, serverless: 0xa04a0a})
 	}
@@ -64,9 +66,16 @@ type palette struct {
 	text, strong, muted, border, accent, good, warn, bad, selected, bar, http, shell, docker, serverless int
 }
 
-func newTheme(p palette) *Theme {
-	fg := func(c int) string { return fmt.Sprintf("38;2;%d;%d;%d", c>>16, c>>8&255, c&255) }
-	bg := func(c int) string { return fmt.Sprintf("48;2;%d;%d;%d", c>>16, c>>8&255, c&255) }
+func newTheme(profile colorprofile.Profile, p palette) *Theme {
+	colour := func(ground string, c int) string {
+		rgb := color.RGBA{uint8(c >> 16), uint8(c >> 8), uint8(c), 255}
+		if profile == colorprofile.ANSI256 {
+			return fmt.Sprintf("%s;5;%d", ground, ansi.Convert256(rgb))
+		}
+		return fmt.Sprintf("%s;2;%d;%d;%d", ground, rgb.R, rgb.G, rgb.B)
+	}
+	fg := func(c int) string { return colour("38", c) }
+	bg := func(c int) string { return colour("48", c) }
 	return &Theme{
 		Text: sgr(fg(p.text)), Strong: sgr("1", fg(p.strong)), Muted: sgr(fg(p.muted)), Border: sgr(fg(p.border)),
 		Accent: sgr(fg(p.accent)), Focus: sgr("1", fg(p.accent)),
