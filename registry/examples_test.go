@@ -17,6 +17,8 @@ func exampleEnv(name string) (string, bool) {
 		return "/srv/scripts", true
 	case "CREDENTIALS_DIRECTORY":
 		return "/run/credentials/specql-agent.service", true
+	case "SPECQL_DEMO_IMAGE":
+		return "specql-demo/predictor:1", true
 	case "REPORTS_DIR", "STRIPE_URL", "ALERT_WEBHOOK":
 		return "", false
 	}
