@@ -51,6 +51,7 @@ type Agent struct {
 	reloaded  *time.Time // that of them which was carried out
 	reload    func()     // looks at the registry file; nil: nobody follows it
 
+	logs      *logs
 	chronicle *chronicle
 	duties    []*duty
 
@@ -79,12 +80,12 @@ func New(o Options) (*Agent, error) {
 	conn.RuntimeParams["application_name"] = "specql-agent " + o.Name
 	a := &Agent{opt: o, log: o.Log, conn: conn, runners: map[jobs.ExecutionType]runners.Runner{},
 		ledger: newLedger(o.Slots, o.Connections, o.types()), pulse: make(chan time.Duration, 1), chore: make(chan time.Duration, 1), wanted: jobs.AgentRunning, halt: make(chan struct{}),
-		vitals: newVitals(), appliedAt: time.Now()}
+		vitals: newVitals(), logs: newLogs(), appliedAt: time.Now()}
 	for _, r := range o.Runners {
 		a.runners[r.Type()] = r
 	}
 	a.chronicle, a.duties = newChronicle(o.Config), a.newDuties()
-	a.ledger.apply(o.Config)
+	a.ledger.apply(o.Config, a.cannot(o.Config))
 	return a, nil
 }
 
@@ -97,7 +98,7 @@ func (a *Agent) Apply(config *registry.Config) {
 	a.mu.Unlock()
 	a.chronicle.applied(config, before)
 	a.counts.applied.Add(1)
-	a.ledger.apply(config)
+	a.ledger.apply(config, a.cannot(config))
 	a.pulseIn(0)
 	a.log.Info("registry applied", "file", config.File, "hash", config.Hash, "services", len(config.Services))
 }
@@ -136,6 +137,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.sweep()
 	a.ledger.become(jobs.NewID())
 	asked := a.vitals.now()
 	if err := jobs.Register(ctx, first, a.info(), a.opt.Lease); err != nil {
@@ -153,6 +155,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	side.Go(func() { a.keepLease(working, first) })
 	side.Go(func() { a.listen(working) })
 	side.Go(func() { a.keepChronicle(working) })
+	side.Go(func() { a.keepLogs(working) })
 	for _, d := range a.duties {
 		side.Go(func() { a.attend(working, d) })
 	}
@@ -222,7 +225,8 @@ func (a *Agent) info() jobs.AgentInfo {
 	running, _ := a.ledger.state()
 	info := jobs.AgentInfo{ID: a.ledger.incarnation(), Name: a.opt.Name, Host: host, PID: os.Getpid(),
 		Version: a.opt.Version, Environment: a.opt.Config.Env, Types: a.opt.types(), Slots: a.opt.Slots,
-		Running: running, Isolation: a.opt.Isolation, RegistryHash: a.opt.Config.Hash,
+		Running: running, Isolation: a.opt.Isolation,
+		Abilities: a.opt.Abilities.json(), Cannot: a.ledger.cannotRun(), RegistryHash: a.opt.Config.Hash,
 		RegistryError: a.rejected, State: a.stateWord(running), Wanted: a.wanted, Reloaded: a.reloaded}
 	a.shown = info.State
 	return info

@@ -34,7 +34,9 @@ func (a *Agent) run(at *attempt) {
 	ctx, span := a.begin(stoppable, at)
 	var result runners.Result
 	if err == nil {
+		task.Log = a.logs.begin(at)
 		result, err = a.call(ctx, task)
+		a.logs.end(at)
 	}
 	took := time.Since(began)
 	result.Usage.DurationSeconds = took.Seconds()
@@ -57,6 +59,7 @@ func (a *Agent) settle(at *attempt, result runners.Result, err error, took time.
 	end.Usage = result.Usage.JSON()
 	end.Security = security(result.Security, rule, offered, violated)
 	end.Output = result.Output
+	end.Log = at.kept(err != nil)
 	dead := false
 	tally := func(l *ledger) {
 		count(l.metrics.at(at.lane.typ, job.Service, job.Operation), err == nil, violated,

@@ -122,7 +122,7 @@ func findAll(t *testing.T, config *registry.Config) {
 	rapid.Check(t, func(t *rapid.T) {
 		const slots = 7
 		q := &queue{ledger: newLedger(slots, 2, []jobs.ExecutionType{jobs.HTTP}), waiting: map[string][]jobs.Place{}}
-		q.ledger.apply(config)
+		q.ledger.apply(config, nil)
 		inserted := 0
 		for now := range rapid.Int64Range(1, 300).Draw(t, "steps") {
 			switch rapid.IntRange(0, 9).Draw(t, "step") {

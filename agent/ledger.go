@@ -25,15 +25,16 @@ type ledger struct {
 	free     int // slots neither running, nor unrecorded, nor asked for
 	types    map[jobs.ExecutionType]bool
 	config   *registry.Config
-	lanes    []*lane          // of the present snapshot, in the registry's order
-	byName   map[string]*lane // lower case; survives a reload
-	next     int              // the lane that is asked first, rotating
-	active   []*lane          // of many lanes, those that may have jobs
-	woken    jobs.Place       // the earliest wake-up that no claim has taken along
-	coldDue  time.Time        // when lanes that were empty are looked at again
-	searched time.Duration    // what the last search among many lanes took
-	paused   bool             // no claims until resumed
-	closed   bool             // no more claims
+	cannot   map[string]string // services of config that this host cannot run, and why
+	lanes    []*lane           // of the present snapshot, in the registry's order
+	byName   map[string]*lane  // lower case; survives a reload
+	next     int               // the lane that is asked first, rotating
+	active   []*lane           // of many lanes, those that may have jobs
+	woken    jobs.Place        // the earliest wake-up that no claim has taken along
+	coldDue  time.Time         // when lanes that were empty are looked at again
+	searched time.Duration     // what the last search among many lanes took
+	paused   bool              // no claims until resumed
+	closed   bool              // no more claims
 	running  map[jobs.ID]*attempt
 	ending   map[*attempt]bool   // their job was taken away, and came back before they ended
 	agent    jobs.ID             // the present incarnation
@@ -70,18 +71,18 @@ func newLedger(slots, loops int, types []jobs.ExecutionType) *ledger {
 }
 
 // apply makes config the one that the next claims follow. Lanes that stay keep
-// their account.
-func (l *ledger) apply(config *registry.Config) {
+// their account. Services that this host cannot run are left to others.
+func (l *ledger) apply(config *registry.Config, cannot map[string]string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.config = config
+	l.config, l.cannot = config, cannot
 	l.totals.forget(config)
 	l.lanes, l.active = make([]*lane, 0, len(config.Services)), nil
 	for _, ln := range l.byName {
 		ln.listed, ln.active = false, false
 	}
 	for _, s := range config.Services {
-		if !l.types[s.ExecutionType] {
+		if !l.types[s.ExecutionType] || cannot[s.Name] != "" {
 			continue
 		}
 		name := strings.ToLower(s.Name)

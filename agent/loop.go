@@ -198,6 +198,8 @@ func (a *Agent) obeySignal(s jobs.Signal) {
 	case jobs.Tripping:
 		a.circuits.Store(true) // read with the heartbeat
 		a.pulseIn(0)
+	case jobs.Follow:
+		a.logs.follow(s.Job)
 	case jobs.Switched:
 		a.ledger.reopen()
 	}

@@ -23,6 +23,7 @@ type Options struct {
 	Name        string        // host name
 	Version     string        // shown in jobs.tb_agent
 	Isolation   string        // what the host's shell jobs get; shown in jobs.tb_agent
+	Abilities   Abilities     // what the host can run; shown in jobs.tb_agent
 	Slots       int           // jobs at once; 100, at most 100,000
 	Connections int           // that exchange with the queue: 1 up to 200 slots, else 2
 	Lease       time.Duration // without a heartbeat for so long the jobs are taken over; 15 s, at least 1 s

@@ -87,6 +87,9 @@ func (a *Agent) publish(ctx context.Context, conn *pgx.Conn) error {
 			return err
 		}
 	}
+	if err := jobs.TellCannot(ctx, conn, a.ledger.incarnation(), a.ledger.cannotRun()); err != nil {
+		return err
+	}
 	if err := jobs.PublishLanes(ctx, conn, config.Hash, laneSettings(config)); err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/specql/specql-ops/jobs"
 	"github.com/specql/specql-ops/registry"
+	"github.com/specql/specql-ops/runners"
 )
 
 // attempt is a running job.
@@ -13,6 +14,8 @@ type attempt struct {
 	config *registry.Config
 	lane   *lane
 	agent  jobs.ID
+	log    *runners.Log // nil: nothing is kept of it
+	shown  bool         // somebody followed the log
 	cancel context.CancelCauseFunc
 }
 

@@ -14,7 +14,7 @@ import (
 // tallying is a ledger that counts without a database.
 func tallying(t testing.TB, services ...string) *ledger {
 	l := newLedger(10, 1, []jobs.ExecutionType{jobs.HTTP, jobs.Shell})
-	l.apply(parse(t, services...))
+	l.apply(parse(t, services...), nil)
 	return l
 }
 
@@ -82,7 +82,7 @@ func TestTotalsOfServicesThatAReloadTookOutAreForgotten(t *testing.T) {
 	l.tallyOne("a", "run", time.Second)
 	l.tallyOne("b", "run", time.Second)
 	l.drainTally()
-	l.apply(parse(t, "a:http", "b:shell"))
+	l.apply(parse(t, "a:http", "b:shell"), nil)
 	if all := l.allTotals(); len(all) != 1 || all[0].Service != "a" || all[0].Completed != 1 {
 		t.Errorf("totals: %+v", all)
 	}

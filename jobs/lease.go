@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -23,6 +24,8 @@ type AgentInfo struct {
 	Slots         int
 	Running       int
 	Isolation     string
+	Abilities     json.RawMessage   // what its host can run, by type; nil: nothing is told
+	Cannot        map[string]string // services that its host cannot run, and why
 	RegistryHash  string
 	RegistryError string     // why the file on disk is not applied; empty when it is
 	State         string     // one of the words below; empty: running
@@ -55,8 +58,9 @@ func NewID() ID {
 
 const registerSQL = `
 INSERT INTO jobs.tb_agent (id, name, host, pid, version, environment, execution_types, slots, isolation,
-       registry_hash, registry_error, state, wanted, lease_expires_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, now() + make_interval(secs => $14))`
+       registry_hash, registry_error, state, wanted, lease_expires_at, abilities, cannot)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, now() + make_interval(secs => $14),
+       coalesce($15::text, '{}')::jsonb, $16::text::jsonb)`
 
 // Register enters the agent; its lease runs from now for the time given.
 func Register(ctx context.Context, conn *pgx.Conn, a AgentInfo, lease time.Duration) error {
@@ -65,11 +69,30 @@ func Register(ctx context.Context, conn *pgx.Conn, a AgentInfo, lease time.Durat
 		types[i] = string(t)
 	}
 	_, err := conn.Exec(ctx, registerSQL, a.ID, a.Name, a.Host, a.PID, a.Version, a.Environment, types, a.Slots,
-		a.Isolation, a.RegistryHash, a.RegistryError, cmp.Or(a.State, AgentRunning), cmp.Or(a.Wanted, AgentRunning), lease.Seconds())
+		a.Isolation, a.RegistryHash, a.RegistryError, cmp.Or(a.State, AgentRunning), cmp.Or(a.Wanted, AgentRunning), lease.Seconds(),
+		text(a.Abilities), reasons(a.Cannot))
 	if err != nil {
 		return fmt.Errorf("register agent %s: %w", a.Name, err)
 	}
 	return nil
+}
+
+// reasons are why services cannot be run, as the table keeps them.
+func reasons(cannot map[string]string) string {
+	if len(cannot) == 0 {
+		return "{}"
+	}
+	raw, _ := json.Marshal(cannot) // strings: it cannot fail
+	return string(raw)
+}
+
+// TellCannot writes which services the agent's host cannot run under its
+// present registry, and why. Lanes that no live agent can run are held with
+// that reason.
+func TellCannot(ctx context.Context, conn *pgx.Conn, agent ID, cannot map[string]string) error {
+	_, err := conn.Exec(ctx, `UPDATE jobs.tb_agent SET cannot = $2::text::jsonb WHERE id = $1 AND cannot <> $2::text::jsonb`,
+		agent, reasons(cannot))
+	return err
 }
 
 // One lease covers all jobs of an agent, so that renewing costs one row

@@ -18,7 +18,7 @@ const (
 type Signal struct {
 	Kind    SignalKind
 	Place   Place         // of JobsWaiting: where in their lanes they stand, at the earliest
-	Job     ID            // of a Cancel
+	Job     ID            // of a Cancel or a Follow
 	Type    ExecutionType // of a Switch
 	Agent   ID            // of an Order
 	Service string        // of a Tripping
@@ -34,6 +34,7 @@ const (
 	Cancel                        // a running job was cancelled
 	Order                         // an agent is to pause, drain, resume or reload
 	Tripping                      // a service's circuit was opened or closed
+	Follow                        // somebody wants to see a running job's log
 )
 
 // Listen subscribes conn and calls handle for each signal until ctx ends or
@@ -76,6 +77,9 @@ func parseSignal(channel, payload string) (Signal, bool) {
 	case "agent":
 		id, err := ParseID(rest)
 		return Signal{Kind: Order, Agent: id}, err == nil
+	case "log":
+		id, err := ParseID(rest)
+		return Signal{Kind: Follow, Job: id}, err == nil
 	case "lane":
 		return Signal{Kind: Tripping, Service: rest}, true
 	}

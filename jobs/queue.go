@@ -20,6 +20,7 @@ type Completion struct {
 	Usage    json.RawMessage // nil: null
 	Security json.RawMessage // merged into security_context; nil: unchanged
 	Duration time.Duration
+	Log      *Tail // nil: none is kept
 }
 
 // Failure is an attempt that ended badly.
@@ -136,6 +137,7 @@ func (e *Exchange) Do(ctx context.Context, conn *pgx.Conn, agent ID) (Exchanged,
 		}
 		batch.Queue(handBackSQL, agent, ids, attempts).Exec(count(&out.Recorded))
 	}
+	e.queueLogs(batch, agent)
 	queueCircuits(batch, e.Circuits)
 	queueMetrics(batch, e.Metrics)
 	e.Claim.queue(batch, agent, &out)

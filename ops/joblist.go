@@ -254,5 +254,8 @@ func getJob(ctx context.Context, db jobs.Querier, id jobs.ID) (JobDetail, error)
 	if d.History, err = pgx.CollectRows(rows, pgx.RowToStructByPos[AttemptRow]); err != nil {
 		return d, err
 	}
+	if d.Logs, err = JobLogs(ctx, db, id); err != nil {
+		return d, err
+	}
 	return d, explainWaits(ctx, db, []*JobRow{&d.JobRow})
 }

@@ -74,7 +74,7 @@ func getOverview(ctx context.Context, pool *pgxpool.Pool) (Overview, error) {
 const agentsSQL = `
 SELECT id, name, host, pid, version, environment, execution_types, slots, running, isolation, registry_hash,
        registry_error, CASE WHEN state <> 'stopped' AND lease_expires_at <= now() THEN 'lost' ELSE state END AS shown,
-       wanted, reload_asked_at, started_at, heartbeat_at
+       wanted, reload_asked_at, started_at, heartbeat_at, abilities, cannot
   FROM jobs.tb_agent
  WHERE lease_expires_at > now() - interval '1 day'
  ORDER BY lease_expires_at <= now(), name, started_at DESC

@@ -136,6 +136,7 @@ type JobDetail struct {
 	UpdatedAt                                    time.Time
 	Agent                                        string // name of the last agent that held it
 	History                                      []AttemptRow
+	Logs                                         []AttemptLog // what is kept of them
 }
 
 // AttemptRow is one attempt that failed or lost its lease.
@@ -167,6 +168,16 @@ type AgentRow struct {
 	ReloadAskedAt *time.Time // nil: no reload is due
 	StartedAt     time.Time
 	HeartbeatAt   time.Time
+	Abilities     map[jobs.ExecutionType][]HostCheck // what its host can run, as it found at its start
+	Cannot        map[string]string                  // services that its host cannot run, and why
+}
+
+// HostCheck is one finding about what an agent's host can run.
+type HostCheck struct {
+	Name   string `json:"name"`             // "landlock", "engine", "identity"
+	OK     bool   `json:"ok"`               // false: something cannot be had there
+	Found  string `json:"found"`            // what was found, with versions
+	Advice string `json:"advice,omitempty"` // what to change to get more
 }
 
 // SwitchPlan says what a switch will do, before it is done.

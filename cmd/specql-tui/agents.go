@@ -186,6 +186,9 @@ type agentReport struct {
 	ReloadAskedAt *time.Time           `json:"reload_asked_at,omitempty"`
 	StartedAt     time.Time            `json:"started_at"`
 	HeartbeatAt   time.Time            `json:"heartbeat_at"`
+
+	Abilities map[jobs.ExecutionType][]ops.HostCheck `json:"abilities"`
+	Cannot    map[string]string                      `json:"cannot,omitempty"`
 }
 
 func printAgents(w io.Writer, c *common, list []ops.AgentRow) error {

@@ -83,27 +83,44 @@ func seconds(s *float64) string {
 }
 
 func jobsShow(c *common) *cobra.Command {
-	return &cobra.Command{
+	var follow bool
+	cmd := &cobra.Command{
 		Use:   "show ID",
-		Short: "Show everything about one job, with its failed attempts and why it waits",
-		Args:  usage(cobra.ExactArgs(1)),
+		Short: "Show everything about one job, with its failed attempts, their logs and why it waits",
+		Long: "Of each attempt that failed, or wrote more than its output, the end of its log is shown. With --follow the\n" +
+			"log of a running job is shown as it is written, until the job ends.",
+		Args: usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, err := jobs.ParseID(args[0])
 			if err != nil {
 				return &statusError{exitUsage, err}
 			}
-			return c.reading(cmd.Context(), func(ctx context.Context, db *pgxpool.Pool) error {
-				d, err := ops.GetJob(ctx, db, id)
-				if errors.Is(err, ops.ErrNoJob) {
-					return &statusError{exitInvalid, err}
+			run := c.reading
+			if follow {
+				run = c.working
+			}
+			return run(cmd.Context(), func(ctx context.Context, db *pgxpool.Pool) error {
+				if follow {
+					return known(followJob(ctx, cmd.OutOrStdout(), c, db, id))
 				}
+				d, err := ops.GetJob(ctx, db, id)
 				if err != nil {
-					return err
+					return known(err)
 				}
 				return printJob(cmd.OutOrStdout(), c, d)
 			})
 		},
 	}
+	cmd.Flags().BoolVar(&follow, "follow", false, "show a running job's log as it is written")
+	return cmd
+}
+
+// known gives the error of a job that is not there its status.
+func known(err error) error {
+	if errors.Is(err, ops.ErrNoJob) {
+		return &statusError{exitInvalid, err}
+	}
+	return err
 }
 
 type attemptReport struct {
@@ -133,15 +150,19 @@ type jobDetailReport struct {
 	UpdatedAt       time.Time       `json:"updated_at"`
 	Agent           string          `json:"agent"`
 	History         []attemptReport `json:"history"`
+	Logs            []logReport     `json:"logs"`
 }
 
 func printJob(w io.Writer, c *common, d ops.JobDetail) error {
 	if c.json() {
 		out := jobDetailReport{jobReport(d.JobRow), d.Input, d.Output, d.RunnerConfig, d.ResourceUsage, d.SecurityContext,
 			d.TimeoutSeconds, d.TenantID, d.TriggeredBy, d.CorrelationID, d.IdempotencyKey, d.EntityType, d.EntityPK,
-			d.UpdatedAt, d.Agent, []attemptReport{}}
+			d.UpdatedAt, d.Agent, []attemptReport{}, []logReport{}}
 		for _, a := range d.History {
 			out.History = append(out.History, attemptReport(a))
+		}
+		for _, l := range d.Logs {
+			out.Logs = append(out.Logs, logReport{l.Attempt, l.Agent, l.Dropped, l.Lines})
 		}
 		return writeJSON(w, out)
 	}
@@ -184,7 +205,10 @@ func printJob(w io.Writer, c *common, d ops.JobDetail) error {
 	for _, a := range d.History {
 		line(fmt.Sprintf("attempt %d", a.Attempt), fmt.Sprintf("%s %s %s", when(a.FinishedAt), or(a.Agent, none), a.Error))
 	}
-	return t.flush()
+	if err := t.flush(); err != nil {
+		return err
+	}
+	return printLogs(w, d.Logs)
 }
 
 func moment(t *time.Time) string {

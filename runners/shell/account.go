@@ -62,6 +62,33 @@ func accountFor(service, spec string) (account, error) {
 	return a, nil
 }
 
+// namesRoot tells whether runner_config.user is root's.
+func namesRoot(spec string) bool {
+	name, _, _ := strings.Cut(spec, ":")
+	return name == "root" || isNumber(name) && number(name) == 0
+}
+
+// firstOwn is the first of the numbers that services' jobs run under where the
+// agent is root and the registry names no user. They lie where no account and
+// no container is: above what systemd keeps for those
+// (https://systemd.io/UIDS-GIDS), below what a signed number holds.
+const firstOwn = 1_900_000_000
+
+// ownAccount is a service's own unprivileged account, the nth. Nobody else has
+// it, and no file belongs to it: the working directory is lent to it.
+func ownAccount(n uint32) account {
+	return account{name: "unprivileged " + strconv.Itoa(firstOwn+int(n)), uid: firstOwn + n, gid: firstOwn + n, change: true}
+}
+
+// ownerOf is the account that a file belongs to.
+func ownerOf(uid, gid uint32) account {
+	a := account{name: strconv.Itoa(int(uid)), uid: uid, gid: gid, change: uid != uint32(os.Geteuid())}
+	if u, err := user.LookupId(a.name); err == nil {
+		a.name = u.Username
+	}
+	return a
+}
+
 func isNumber(s string) bool {
 	_, err := strconv.ParseUint(s, 10, 31)
 	return err == nil

@@ -170,6 +170,12 @@ func (g *group) kill() {
 	if g.has("pids") {
 		_ = writeFile(g.path("pids", "pids.max"), "0")
 	}
+	// Dying takes processor time too, which a small share would stretch.
+	if g.has("cpu") && g.h.dirs["cpu"] != g.h.unified {
+		_ = writeFile(g.path("cpu", "cpu.cfs_quota_us"), "-1")
+	} else if g.has("cpu") {
+		_ = writeFile(g.path("cpu", "cpu.max"), "max")
+	}
 	if g.h.unified != "" && writeFile(filepath.Join(g.h.unified, g.name, "cgroup.kill"), "1") == nil { // since Linux 5.14
 		return
 	}

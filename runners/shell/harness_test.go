@@ -2,9 +2,11 @@ package shell
 
 import (
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -36,10 +38,14 @@ func newRunner(t *testing.T) *Runner {
 	return r
 }
 
+// outside is where tests have their files: not in /tmp, which is another one
+// for a job with mounts of its own.
+const outside = "/var/tmp"
+
 // shortTemp is a directory that jobs of every user can reach.
 func shortTemp(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "shelltest")
+	dir, err := os.MkdirTemp(outside, "shelltest")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,18 +56,33 @@ func shortTemp(t *testing.T) string {
 	return dir
 }
 
-// self is the test binary, where jobs of every user can reach it.
+// self is a copy of the test binary that jobs of every user can execute.
 func self(t *testing.T) string {
 	t.Helper()
-	path, err := os.Executable()
+	path, err := ownCopy()
 	if err != nil {
-		t.Fatal(err)
-	}
-	if path, err = filepath.EvalSymlinks(path); err != nil {
 		t.Fatal(err)
 	}
 	return path
 }
+
+// ownCopy is removed by TestMain.
+var ownCopy = sync.OnceValues(func() (string, error) {
+	path, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	dir, err := os.MkdirTemp(outside, "shelltest")
+	if err != nil {
+		return "", err
+	}
+	copied := filepath.Join(dir, "helper")
+	return copied, errors.Join(os.Chmod(dir, 0o755), os.WriteFile(copied, b, 0o755))
+})
 
 var jobNumber atomic.Uint32
 

@@ -28,6 +28,9 @@ func hostWith(h *hierarchy, lacks []string) Host {
 	host.Cgroup = h.version
 	host.Controllers = h.controllers()
 	host.Lacks = slices.Concat(host.Lacks, lacks)
+	if host.Namespaces != "" && host.Landlock > 0 && host.Seccomp && host.bounds() {
+		host.Isolation = "full"
+	}
 	return host
 }
 
@@ -56,9 +59,6 @@ var probeKernel = sync.OnceValue(func() Host {
 			break
 		}
 		host.Lacks = append(host.Lacks, fmt.Sprintf("namespaces (%s): %v", kind, err))
-	}
-	if host.Namespaces != "" && host.Landlock > 0 && host.Seccomp {
-		host.Isolation = "full"
 	}
 	return host
 })
@@ -96,18 +96,23 @@ type shimStart struct {
 	pidns, netns bool
 	program      *os.File
 	join         []*os.File
+	lent         *os.File // the working directory; nil where it is not lent
 	stdio        [3]*os.File
 }
 
-// shimProcess is a shim that runs.
-type shimProcess struct {
-	cmd     *exec.Cmd
+// process is the init of an attempt, which started its program: a shim, or the
+// small one of a fast start. It takes orders by its control pipe, whose end
+// kills the attempt, and says by its status pipe what came of it.
+type process struct {
 	control *os.File
 	status  *os.File
+	kill    func()                      // the init
+	reap    func()                      // waits for it
+	report  func([]byte) (report, bool) // what it said, once it is reaped
 }
 
 // startShim starts this program again as a shim. kind is Host.Namespaces.
-func startShim(kind string, s shimStart) (*shimProcess, error) {
+func startShim(kind string, s shimStart) (*process, error) {
 	controlR, controlW, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -121,7 +126,7 @@ func startShim(kind string, s shimStart) (*shimProcess, error) {
 	s.spec.Groups = len(s.join)
 	attributes := &syscall.SysProcAttr{}
 	if s.pidns {
-		attributes.Cloneflags |= unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWIPC
+		attributes.Cloneflags |= unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
 	}
 	if s.netns {
 		attributes.Cloneflags |= unix.CLONE_NEWNET
@@ -147,6 +152,9 @@ func startShim(kind string, s shimStart) (*shimProcess, error) {
 		ExtraFiles:  append([]*os.File{controlR, statusW, s.program}, s.join...),
 		SysProcAttr: attributes,
 	}
+	if s.lent != nil {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, s.lent)
+	}
 	err = cmd.Start()
 	// Only the shim may hold these, or its death would not be seen.
 	controlR.Close()
@@ -158,16 +166,23 @@ func startShim(kind string, s shimStart) (*shimProcess, error) {
 	}
 	// A shim that is gone already says why in its status, or by having none.
 	_ = sendSpec(controlW, s.spec)
-	return &shimProcess{cmd: cmd, control: controlW, status: statusR}, nil
+	return &process{control: controlW, status: statusR,
+		kill: func() { _ = cmd.Process.Kill() },
+		reap: func() { _ = cmd.Wait() },
+		report: func(b []byte) (r report, ok bool) {
+			return r, json.Unmarshal(b, &r) == nil
+		}}, nil
 }
 
-// wait returns the shim's report once it and, in a PID namespace, everything
+// wait returns the report once the init and, in a PID namespace, everything
 // that it started is gone; ok is false without a report.
-func (p *shimProcess) wait() (r report, ok bool) {
+func (p *process) wait() (r report, ok bool) {
 	b, err := io.ReadAll(p.status)
-	ok = err == nil && json.Unmarshal(b, &r) == nil
-	_ = p.cmd.Wait()
+	p.reap()
 	p.control.Close()
 	p.status.Close()
-	return r, ok
+	if err != nil {
+		return r, false
+	}
+	return p.report(b)
 }

@@ -166,13 +166,14 @@ func TestJobHasNoPrivilegesAndSeesNoOtherProcess(t *testing.T) {
 	call := newCall(t)
 	call.Service.SecurityPolicy.AllowedCommands = []string{bash}
 	for script, want := range map[string]string{
-		`cd /proc; n=0; for p in [0-9]*; do n=$((n+1)); done; echo $n`:        "2\n", // the init and itself
-		`cat /proc/1/environ 2>/dev/null | tr '\0' '\n' | grep -c HOME; true`: "0\n",
-		`cd ../../../..; ls proc | grep -c '^[0-9]*$' || true`:                "4\n", // with ls and grep
-		`echo 1 > /proc/sys/kernel/sysrq; echo $?`:                            "1\n",
-		`ls "$(dirname "$TMPDIR")" | wc -l`:                                   "1\n", // only its own
-		`ls /dev/shm | wc -l; echo x > /dev/shm/x && echo ok`:                 "0\nok\n",
-		`ls -A /run | wc -l`: "0\n",
+		`cd /proc; n=0; for p in [0-9]*; do n=$((n+1)); done; echo $n`:           "2\n", // the init and itself
+		`cat /proc/1/environ 2>/dev/null | tr '\0' '\n' | grep -c HOME; true`:    "0\n",
+		`cd ../../../..; ls proc | grep -c '^[0-9]*$' || true`:                   "4\n", // with ls and grep
+		`echo 1 > /proc/sys/kernel/sysrq; echo $?`:                               "1\n",
+		`ls -A /tmp | wc -l; echo $HOME $TMPDIR`:                                 "0\n/tmp /tmp\n",
+		`hostname`:                                                               "specql-job\n",
+		`ls /dev/shm | wc -l; echo x > /dev/shm/x && echo ok`:                    "0\nok\n",
+		`ls -A /run | wc -l`:                                                     "0\n",
 		`kill -TERM 1; kill -9 1; kill -TERM -1; echo alive`:                     "alive\n",
 		`kill -9 ` + fmt.Sprint(os.Getpid()) + ` 2>/dev/null || echo no process`: "no process\n",
 	} {
@@ -196,8 +197,6 @@ func TestJobRunsAsTheUserOfTheRegistry(t *testing.T) {
 		wantConfigError(t, err, "runs as root")
 		return
 	}
-	call.Operation.Command[0] = copyOfSelf(t)
-	call.Service.SecurityPolicy.AllowedCommands = []string{call.Operation.Command[0]}
 	result := mustRun(t, r, call)
 	if status := stdout(t, result); !strings.Contains(status, "Uid:\t65534\t65534\t65534\t65534\n") || !strings.Contains(status, "CapEff:\t0000000000000000") {
 		t.Errorf("ran as\n%s", status)
@@ -216,29 +215,15 @@ func TestJobRunsAsTheUserOfTheRegistry(t *testing.T) {
 	wantConfigError(t, err, "not known")
 }
 
-// copyOfSelf is the test binary where every user can execute it.
-func copyOfSelf(t *testing.T) string {
-	t.Helper()
-	b, err := os.ReadFile(self(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(shortTemp(t), "helper")
-	if err := os.WriteFile(path, b, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
 // An agent without privileges gives the same through a user namespace.
 func TestAgentWithoutPrivileges(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, to become somebody else")
 	}
-	cmd := exec.Command(copyOfSelf(t), "-test.v", "-test.run=^("+strings.Join([]string{
+	cmd := exec.Command(self(t), "-test.v", "-test.run=^("+strings.Join([]string{
 		"TestConformance", "TestNetwork.*", "TestFileAccess.*", "TestDangerous.*", "TestJob.*", "TestDaemons.*", "TestWholeTree.*",
 		"TestProgramMay.*", "TestEnvironment.*", "TestInputArrives.*", "TestSwapped.*", "TestMemoryLimitThatNobodyHolds.*", "TestProcessorTime.*", "TestForkBomb.*", "TestKilledAgent.*", "TestHangingAgent"}, "|")+")$")
-	cmd.Env = append(os.Environ(), "TMPDIR=/tmp", "HOME=/nonexistent")
+	cmd.Env = append(os.Environ(), "TMPDIR=/var/tmp", "HOME=/nonexistent")
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	out, err := cmd.CombinedOutput()
@@ -268,7 +253,7 @@ func TestMemoryLimitThatNobodyHoldsIsRefused(t *testing.T) {
 func TestSecurityRecordSaysWhatHeld(t *testing.T) {
 	r := newRunner(t)
 	result := mustRun(t, r, newCall(t, "argv"))
-	want := map[string]any{"isolation": r.Host().Isolation, "network": "none", "file_access": "read_write", "user": ownName(t), "cgroup": r.Host().Cgroup,
+	want := map[string]any{"isolation": r.Host().Isolation, "network": "none", "file_access": "read_write", "user": jobUser(t, r), "cgroup": r.Host().Cgroup,
 		"seccomp": r.Host().Seccomp, "landlock": r.Host().Landlock, "command": self(t)}
 	for name, value := range want {
 		if result.Security[name] != value {
@@ -284,6 +269,14 @@ func TestSecurityRecordSaysWhatHeld(t *testing.T) {
 	if err == nil || result.Security["isolation"] != "none" || result.Security["network"] != "all" || result.Security["seccomp"] != false {
 		t.Errorf("%v, record of a failed attempt = %v", err, result.Security)
 	}
+}
+
+// jobUser is whom a job runs as whose registry names nobody.
+func jobUser(t *testing.T, r *Runner) string {
+	if r.Host().Isolation == "full" && r.Host().Namespaces == "root" {
+		return ownAccount(0).name
+	}
+	return ownName(t)
 }
 
 func ownName(t *testing.T) string {

@@ -61,9 +61,6 @@ func fileRules(pl plan, dir, tmp, script string, allowed []allowedCommand) []fil
 	for _, device := range devices {
 		rules = append(rules, fileRule{device, mayReadFile | mayWrite | ll.AccessFSIoctlDev})
 	}
-	if pl.namespaces {
-		rules = append(rules, fileRule{"/dev/shm", mayAll}) // a private one
-	}
 	access := uint64(mayExecute | mayRead)
 	if pl.files == "read_write" {
 		access = mayAll

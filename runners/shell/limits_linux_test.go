@@ -112,8 +112,8 @@ func TestFilesAreBounded(t *testing.T) {
 	for script, part := range map[string]string{
 		`head -c 2000000 /dev/zero > "$TMPDIR/f"`:                          "", // head dies of SIGXFSZ
 		`head -c 2000000 /dev/zero > f; exit 1`:                            "exit status",
-		`exec head -c 2000000 /dev/zero > f`:                               "a file of more than 1 MiB",
-		`for i in 1 2 3; do head -c 600000 /dev/zero > "$TMPDIR/$i"; done`: "2 MiB of temporary files",
+		`exec head -c 1500000 /dev/zero > f`:                               "a file of more than 1 MiB",
+		`for i in 1 2 3; do head -c 600000 /dev/zero > "$TMPDIR/$i"; done`: "Resource limit: disk_mb: asked ",
 	} {
 		call.Operation.Command = []string{bash, "-c", script}
 		_, err := r.Run(t.Context(), call)

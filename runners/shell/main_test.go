@@ -2,6 +2,7 @@ package shell
 
 import (
 	"os"
+	"path/filepath"
 	"testing"
 )
 
@@ -10,5 +11,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == helperArg {
 		helper(os.Args[2:])
 	}
-	os.Exit(m.Run())
+	status := m.Run()
+	if path, err := ownCopy(); err == nil {
+		os.RemoveAll(filepath.Dir(path))
+	}
+	os.Exit(status)
 }

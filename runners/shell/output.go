@@ -4,8 +4,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"unicode/utf8"
+
+	"github.com/specql/specql-ops/runners"
 )
 
 // head keeps the beginning of a stream and counts the rest. It always reads
@@ -52,9 +57,15 @@ type streams struct {
 	hidden secrets
 	max    int // bytes of stdout that are recorded
 	maxErr int // bytes of stderr that are recorded, its last
+
+	log      *runners.Log
+	said     atomic.Int64 // bytes of both streams
+	maxSaid  int64
+	tooMuch  chan struct{} // closed when they are more
+	onceMuch sync.Once
 }
 
-func newStreams(p policy, hidden secrets) *streams {
+func newStreams(p policy, hidden secrets, log *runners.Log) *streams {
 	// A little more than the bound is kept, so that a secret which the bound
 	// cuts through is masked as well.
 	return &streams{
@@ -63,8 +74,34 @@ func newStreams(p policy, hidden secrets) *streams {
 		hidden: hidden,
 		max:    p.stdoutMaxBytes,
 		maxErr: p.stderrKeptBytes,
+		log:    log, maxSaid: p.outputMaxBytes, tooMuch: make(chan struct{}),
 	}
 }
+
+// out and err are where the program's streams go: into what is recorded, into
+// the attempt's log, and into the account of how much it is.
+func (s *streams) out() io.WriteCloser { return s.stream("stdout", &s.stdout) }
+func (s *streams) err() io.WriteCloser { return s.stream("stderr", &s.stderr) }
+
+func (s *streams) stream(name string, kept io.Writer) io.WriteCloser {
+	return &stream{s, kept, newLineMask(s.log, name, s.hidden)}
+}
+
+type stream struct {
+	*streams
+	kept  io.Writer
+	lines *lineMask
+}
+
+func (s *stream) Write(b []byte) (int, error) {
+	if s.said.Add(int64(len(b))) > s.maxSaid {
+		s.onceMuch.Do(func() { close(s.tooMuch) })
+	}
+	s.lines.write(b)
+	return s.kept.Write(b)
+}
+
+func (s *stream) Close() error { return s.lines.close() }
 
 // success is output_data of an attempt that exited with 0: the object that it
 // wrote, or its text.

@@ -26,7 +26,11 @@ func TestEnvironmentIsExactlyTheRegistrysPlusSpecql(t *testing.T) {
 		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
 		got[name] = value
 	}
-	if got["HOME"] == "" || got["HOME"] != got["TMPDIR"] || !strings.HasPrefix(got["HOME"], r.base+"/") {
+	private := got["HOME"] == privateTmp
+	if r.Host().Namespaces == "" {
+		private = strings.HasPrefix(got["HOME"], r.base+"/")
+	}
+	if !private || got["HOME"] != got["TMPDIR"] {
 		t.Errorf("HOME = %q and TMPDIR = %q are not the private directory", got["HOME"], got["TMPDIR"])
 	}
 	want := map[string]string{
@@ -67,7 +71,7 @@ func TestOutputForms(t *testing.T) {
 		{"what jsonb refuses is replaced", `{"a\u0000": "\u0000\ud800x", "n": 12345678901234567890}`, `{"a` + "\uFFFD" + `":"` + "\uFFFD\uFFFD" + `x","n":12345678901234567890}`},
 		{"an object with bytes that are no UTF-8 is mended", "{\"a\": \"\xff\"}", `{"a":"` + "\uFFFD" + `"}`},
 	} {
-		s := newStreams(policy{stdoutMaxBytes: maxStdout, stderrKeptBytes: keptStderr}, nil)
+		s := newStreams(policy{stdoutMaxBytes: maxStdout, stderrKeptBytes: keptStderr}, nil, nil)
 		_, _ = s.stdout.Write([]byte(c.stdout))
 		if got := string(s.success()); got != c.want {
 			t.Errorf("%s: got %s, want %s", c.name, got, c.want)
@@ -79,7 +83,7 @@ func TestAnyOutputBecomesABoundedObjectThatJSONBTakes(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		limit := rapid.IntRange(1, 64).Draw(rt, "limit")
 		hidden := secrets{"sesame"}
-		s := newStreams(policy{stdoutMaxBytes: limit, stderrKeptBytes: limit}, hidden)
+		s := newStreams(policy{stdoutMaxBytes: limit, stderrKeptBytes: limit}, hidden, nil)
 		part := rapid.OneOf(rapid.SliceOf(rapid.Byte()), rapid.Just([]byte("sesame")), rapid.Just([]byte(`{"a":"\u0000"}`)))
 		for _, b := range rapid.SliceOf(part).Draw(rt, "writes") {
 			_, _ = s.stdout.Write(b)
@@ -152,7 +156,7 @@ func TestSecretsOfTheRegistryAreMasked(t *testing.T) {
 	call.Service.RunnerConfig.Environment = map[string]string{"DB_PASSWORD": `p"w<\1`, "AWS_SECRET_ACCESS_KEY": "abc123xyz", "LOG_LEVEL": "INFO", "PIN_TOKEN": "1234567"}
 	hidden := secretsOf(call)
 	for _, shown := range []string{"abc123xyz", `p"w<\1`, `p\"w`, base64.StdEncoding.EncodeToString([]byte("abc123xyz")), "1234567"} {
-		s := newStreams(policy{stdoutMaxBytes: maxStdout, stderrKeptBytes: keptStderr}, hidden)
+		s := newStreams(policy{stdoutMaxBytes: maxStdout, stderrKeptBytes: keptStderr}, hidden, nil)
 		b, _ := json.Marshal(map[string]any{"x": shown, shown: 1, "n": json.Number("1234567"), "l": []any{shown}})
 		_, _ = s.stdout.Write(b)
 		_, _ = s.stderr.Write([]byte(shown))

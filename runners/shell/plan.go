@@ -18,13 +18,19 @@ type Host struct {
 	Lacks       []string // what is missing and why, worded for the operator
 }
 
+// bounds tells whether what a whole attempt uses can be bounded.
+func (h Host) bounds() bool {
+	return slices.Contains(h.Controllers, "memory") && slices.Contains(h.Controllers, "pids")
+}
+
 // plan is how one attempt is isolated.
 type plan struct {
 	isolation    string // what holds: full, process, none
-	namespaces   bool   // PID, mount, IPC
+	namespaces   bool   // PID, mount, IPC, UTS
+	lend         bool   // the agent is root: the job gets an account of its own, which the working directory is lent to
 	netns        bool   // an empty network namespace
 	loopback     bool   // with its loopback interface up
-	blockSockets bool   // seccomp refuses every socket but AF_UNIX
+	blockSockets bool   // seccomp refuses to make any socket but connected pairs
 	network      string // what holds: none, localhost, all
 	files        string // none, read, read_write
 	landlock     bool
@@ -54,6 +60,10 @@ func planFor(h Host, p policy) (plan, error) {
 			return pl, lacking("isolation", "isolation: full", "Landlock (Linux 5.13 or later, lsm=landlock)")
 		case !h.Seccomp:
 			return pl, lacking("isolation", "isolation: full", "seccomp filters")
+		case !h.bounds():
+			return pl, lacking("isolation", "isolation: full", "memory and pids cgroups that the agent may write (delegate some to its service)")
+		case p.asRoot && h.Namespaces == "root":
+			return pl, configErrorf(p.service, "isolation: full runs jobs as an unprivileged user, and runner_config.user says root; take one of the two away")
 		}
 		pl.namespaces, pl.landlock, pl.seccomp = true, true, true
 	case "process":
@@ -63,8 +73,8 @@ func planFor(h Host, p policy) (plan, error) {
 		pl.landlock, pl.seccomp = h.Landlock > 0, true
 	case "none":
 	default:
-		if h.Isolation == "" {
-			return pl, lacking("isolation", "a shell job without isolation: none", "Linux (write isolation: none to run it unprotected)")
+		if !h.Seccomp {
+			return pl, lacking("isolation", "a shell job without isolation: none", "seccomp filters (write isolation: none to run it unprotected)")
 		}
 		pl.namespaces, pl.landlock, pl.seccomp = h.Namespaces != "", h.Landlock > 0, h.Seccomp
 	}
@@ -79,6 +89,7 @@ func planFor(h Host, p policy) (plan, error) {
 	if !pl.landlock {
 		pl.files = "all"
 	}
+	pl.lend = pl.namespaces && h.Namespaces == "root" && !p.asRoot
 
 	switch p.network {
 	case "all":
@@ -92,16 +103,15 @@ func planFor(h Host, p policy) (plan, error) {
 		switch {
 		case p.network == "" && p.isolation == "none":
 			pl.network = "all"
+		case h.Seccomp:
+			// A filter that refuses to make sockets keeps the network away,
+			// and the host's sockets in its files; an empty namespace what
+			// else a kernel might think of.
+			pl.seccomp, pl.blockSockets, pl.netns = true, true, h.Namespaces != ""
 		case h.Namespaces != "":
 			pl.netns = true
-		case h.Seccomp:
-			// Without namespaces a filter that refuses to make sockets keeps
-			// the network away as well.
-			pl.seccomp, pl.blockSockets = true, true
-		case p.network == "none":
-			return pl, lacking("network_access", "network_access: none", "network namespaces or seccomp filters")
 		default:
-			pl.network = "all"
+			return pl, lacking("network_access", "network_access: none", "network namespaces or seccomp filters")
 		}
 	}
 
@@ -126,7 +136,7 @@ func planFor(h Host, p policy) (plan, error) {
 	}
 
 	switch {
-	case pl.namespaces && pl.landlock && pl.seccomp:
+	case pl.namespaces && pl.landlock && pl.seccomp && h.bounds() && (pl.lend || h.Namespaces == "user"):
 		pl.isolation = "full"
 	case pl.namespaces || pl.seccomp && p.isolation != "none":
 		pl.isolation = "process"

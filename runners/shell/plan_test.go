@@ -16,6 +16,7 @@ import (
 func TestPlanGivesWhatIsAskedOrRefuses(t *testing.T) {
 	full := Host{Isolation: "full", Namespaces: "root", Landlock: 7, Seccomp: true, Cgroup: "v2", Controllers: []string{"memory", "cpu", "pids", "cpuacct"}}
 	filters := Host{Isolation: "process", Landlock: 3, Seccomp: true, Cgroup: "none"}
+	unbounded := Host{Isolation: "process", Namespaces: "root", Landlock: 7, Seccomp: true, Cgroup: "none"}
 	old := Host{Isolation: "none", Cgroup: "none"}
 	other := Host{Cgroup: "none"} // not Linux
 	for _, c := range []struct {
@@ -39,9 +40,12 @@ func TestPlanGivesWhatIsAskedOrRefuses(t *testing.T) {
 		{filters, `{"cores":0.5}`, "", "resource_limits.cpu_cores"},
 		{filters, `{"seconds":0.5}`, "", "resource_limits.cpu_seconds"},
 		{filters, `{"isolation":"none","memory":64,"cores":0.5,"seconds":1}`, "none all all", ""},
-		{old, `{}`, "none all all", ""},
-		{old, `{"files":"read_write"}`, "", "file_access"},
-		{old, `{"network":"none"}`, "", "network_access"},
+		{old, `{}`, "", "isolation"}, // unprotected only where the registry says so
+		{old, `{"isolation":"none"}`, "none all all", ""},
+		{old, `{"isolation":"none","files":"read_write"}`, "", "file_access"},
+		{old, `{"isolation":"none","network":"none"}`, "", "network_access"},
+		{unbounded, `{}`, "process none read_write", ""},
+		{unbounded, `{"isolation":"full"}`, "", "isolation"},
 		{old, `{"isolation":"process"}`, "", "isolation"},
 		{other, `{}`, "", "isolation"},
 		{other, `{"isolation":"none","memory":64}`, "none all all", ""},

@@ -27,11 +27,14 @@ type policy struct {
 	commands        []string // the registry's allowed_commands
 	rowCommands     []string // the row's; nil when it gives none
 	directories     []string
-	timeoutFromRow  int // seconds; 0 when the row's runner_config gives none
+	asRoot          bool // the registry names root as the job's user
+	timeoutFromRow  int  // seconds; 0 when the row's runner_config gives none
 	maxProcesses    int
 	maxOpenFiles    uint64
 	stdoutMaxBytes  int
 	stderrKeptBytes int
+	outputMaxBytes  int64 // of both streams together; more ends the attempt
+	tmpMB           int   // the private /tmp
 }
 
 const (
@@ -41,7 +44,11 @@ const (
 	defaultProcesses = 64
 	defaultOpenFiles = 1024
 	maxStdout        = 1 << 20
-	keptStderr       = 64 << 10
+	maxOutput        = 64 << 20
+	// defaultTmpMB is the private /tmp's size where the policy gives no
+	// disk_mb. It is memory, and memory_mb counts it.
+	defaultTmpMB = 1024
+	keptStderr   = 64 << 10
 )
 
 // rowPolicy is what a row's security_context may narrow. The column holds
@@ -71,6 +78,8 @@ func effectivePolicy(call runners.Call) (policy, error) {
 		maxOpenFiles:    defaultOpenFiles,
 		stdoutMaxBytes:  maxStdout,
 		stderrKeptBytes: keptStderr,
+		outputMaxBytes:  maxOutput,
+		asRoot:          namesRoot(call.Service.RunnerConfig.User),
 	}
 	var row rowPolicy
 	if err := decodeRow(call.Job.SecurityContext, &row); err != nil {
@@ -88,6 +97,9 @@ func effectivePolicy(call runners.Call) (policy, error) {
 	p.limits.CPUSeconds = lower(p.limits.CPUSeconds, row.ResourceLimits.CPUSeconds)
 	p.limits.MemoryMB = lower(p.limits.MemoryMB, row.ResourceLimits.MemoryMB)
 	p.limits.DiskMB = lower(p.limits.DiskMB, row.ResourceLimits.DiskMB)
+	if p.tmpMB = p.limits.DiskMB; p.tmpMB == 0 {
+		p.tmpMB = defaultTmpMB
+	}
 
 	for _, level := range []struct {
 		name          string

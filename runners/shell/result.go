@@ -17,6 +17,9 @@ import (
 type outcome struct {
 	ended   error // why the attempt was stopped: the context's error; nil when it ended by itself
 	overCPU bool  // stopped, or stopped itself, over cpu_seconds
+	overOut bool  // stopped for writing too much
+	overDsk int64 // bytes in the working directory that it was stopped for
+	tmpFull bool  // the private /tmp had no room left at the end
 	lost    bool  // the shim was killed and could not say how the program ended
 
 	exitCode int // 128 + the signal's number where a signal ended it
@@ -80,12 +83,18 @@ func (a *attempt) judge(o outcome) error {
 	case limits.CPUSeconds > 0 && (o.overCPU || o.signal == syscall.SIGXCPU ||
 		o.signal == syscall.SIGKILL && o.cpu.Seconds() >= limits.CPUSeconds):
 		return &runners.LimitError{Limit: "cpu_seconds", Used: seconds(o.cpu.Seconds()), Allowed: seconds(limits.CPUSeconds)}
+	case o.overOut:
+		return &runners.LimitError{Limit: "output_bytes", Used: fmt.Sprintf("more than %d", a.policy.outputMaxBytes), Allowed: strconv.FormatInt(a.policy.outputMaxBytes, 10)}
+	case o.overDsk > 0:
+		return &runners.LimitError{Limit: "disk_mb", Used: fmt.Sprintf("%d MiB or files in the working directory", (o.overDsk+1<<20-1)>>20), Allowed: fmt.Sprintf("%d MiB", limits.DiskMB)}
 	case o.failed() && o.oomKills > 0 && limits.MemoryMB == 0:
 		return &runners.LimitError{Limit: "memory_mb", Used: fmt.Sprintf("%d MiB", o.peak>>20), Allowed: "what the host had left"}
 	case o.failed() && o.oomKills > 0:
 		return &runners.LimitError{Limit: "memory_mb", Used: fmt.Sprintf("more than %d MiB", limits.MemoryMB), Allowed: fmt.Sprintf("%d MiB", limits.MemoryMB)}
 	case limits.DiskMB > 0 && o.signal == syscall.SIGXFSZ:
 		return &runners.LimitError{Limit: "disk_mb", Used: fmt.Sprintf("a file of more than %d MiB", limits.DiskMB), Allowed: fmt.Sprintf("%d MiB", limits.DiskMB)}
+	case o.failed() && o.tmpFull:
+		return &runners.LimitError{Limit: "disk_mb", Used: "all of the private /tmp", Allowed: fmt.Sprintf("%d MiB and %d files", a.policy.tmpMB, tmpFiles(a.policy.tmpMB))}
 	case limits.DiskMB > 0 && o.disk >= int64(limits.DiskMB)<<20 && (o.failed() || o.disk > int64(limits.DiskMB)<<20):
 		return &runners.LimitError{Limit: "disk_mb", Used: fmt.Sprintf("%d MiB of temporary files", (o.disk+1<<20-1)>>20), Allowed: fmt.Sprintf("%d MiB", limits.DiskMB)}
 	case o.failed() && o.forksRefused > 0:

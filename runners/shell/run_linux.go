@@ -20,8 +20,11 @@ import (
 // system is what a runner holds of the host.
 type system struct {
 	h              *hierarchy
+	lender         *lender
+	fast           *fastStart        // nil where it cannot be had
 	filter         []unix.SockFilter // with sockets
 	filterNoSocket []unix.SockFilter
+	hide, block    []string // directories and files that no job sees
 }
 
 func (sys *system) open(r *Runner) error {
@@ -31,6 +34,8 @@ func (sys *system) open(r *Runner) error {
 	var lacks []string
 	sys.h, lacks = acquireHierarchy()
 	r.host = hostWith(sys.h, lacks)
+	sys.lender = newLender()
+	sys.hide, sys.block = hiddenPaths(r.opts.Hide)
 	removeLeftovers(sys.h, r.opts.TempDir, r.opts.Log)
 	var err error
 	if r.host.Seccomp {
@@ -46,12 +51,24 @@ func (sys *system) open(r *Runner) error {
 		sys.h.release()
 		return err
 	}
+	if r.host.Isolation == "full" && r.host.Namespaces == "root" {
+		var why error
+		if sys.fast, why = newFastStart(sys); why != nil {
+			r.opts.Log.Debug("shell jobs start the slow way", "reason", why)
+		}
+	}
 	r.opts.Log.Debug("shell runner is ready", "isolation", r.host.Isolation, "namespaces", r.host.Namespaces,
 		"cgroup", r.host.Cgroup, "controllers", r.host.Controllers, "landlock", r.host.Landlock, "lacks", r.host.Lacks)
 	return nil
 }
 
-func (sys *system) close() { sys.h.release() }
+func (sys *system) close() {
+	if sys.fast != nil {
+		sys.fast.close()
+	}
+	sys.lender.close()
+	sys.h.release()
+}
 
 // run starts the attempt and returns when nothing of it is left.
 func (sys *system) run(ctx context.Context, r *Runner, a *attempt) (outcome, error) {
@@ -68,14 +85,7 @@ func (sys *system) run(ctx context.Context, r *Runner, a *attempt) (outcome, err
 		return outcome{}, errors.Join(err, g.remove())
 	}
 	started := time.Now()
-	p, err := startShim(r.host.Namespaces, shimStart{
-		spec:    s,
-		pidns:   a.plan.namespaces,
-		netns:   a.plan.netns,
-		program: a.command.program,
-		join:    g.join,
-		stdio:   pipes.theirs,
-	})
+	p, err := sys.launch(r.host.Namespaces, a, s, g, pipes.theirs)
 	pipes.handOver()
 	if err != nil {
 		pipes.finish()
@@ -96,6 +106,7 @@ func (sys *system) run(ctx context.Context, r *Runner, a *attempt) (outcome, err
 	o.exitCode = 128 + int(unix.SIGKILL)
 	if reported {
 		o.cpu = time.Duration(report.CPUNs)
+		o.tmpFull = report.TmpFull
 		o.exitCode = report.Wait.ExitStatus()
 		if report.Wait.Signaled() {
 			o.signal = report.Wait.Signal()
@@ -103,7 +114,7 @@ func (sys *system) run(ctx context.Context, r *Runner, a *attempt) (outcome, err
 		}
 	}
 	o.measure(g)
-	if a.policy.limits.DiskMB > 0 {
+	if a.policy.limits.DiskMB > 0 && !a.plan.namespaces {
 		o.disk = diskUse(a.tmp)
 	}
 	if err := g.remove(); err != nil {
@@ -116,6 +127,23 @@ func (sys *system) run(ctx context.Context, r *Runner, a *attempt) (outcome, err
 		return outcome{}, a.notStarted(report)
 	}
 	return o, nil
+}
+
+// launch starts the attempt's init, and by it the program: the fast way where
+// that can be had for this attempt, else by a shim.
+func (sys *system) launch(kind string, a *attempt, s spec, g *group, stdio [3]*os.File) (*process, error) {
+	if sys.fast != nil && sys.fast.can(a, &s, g) {
+		return sys.fast.start(a, &s, g, stdio)
+	}
+	return startShim(kind, shimStart{
+		spec:    s,
+		pidns:   a.plan.namespaces,
+		netns:   a.plan.netns,
+		program: a.command.program,
+		join:    g.join,
+		lent:    a.lent,
+		stdio:   stdio,
+	})
 }
 
 // measure reads what the attempt's own cgroup counted.
@@ -155,8 +183,6 @@ func (sys *system) spec(r *Runner, a *attempt) (s spec, err error) {
 		Hashed:     a.command.hashed,
 		Namespaces: a.plan.namespaces,
 		Loopback:   a.plan.loopback,
-		TmpBase:    r.base,
-		Tmp:        a.tmp,
 		Confined:   a.plan.isolation != "none",
 		Limits:     a.limits(r.host),
 	}
@@ -182,13 +208,8 @@ func (sys *system) spec(r *Runner, a *attempt) (s spec, err error) {
 		}
 		s.Confined = true
 	}
-	// Sockets in /run (container engines, message buses, databases) are ways
-	// around an empty network namespace.
-	s.HideRun = a.plan.namespaces && a.plan.network != "all"
-	for _, path := range []string{a.dir.path, a.tmp, a.command.path} {
-		if within("/run", path) {
-			s.HideRun = false
-		}
+	if a.plan.namespaces {
+		s.View = sys.viewOf(a, s.Dir)
 	}
 	return s, nil
 }
@@ -266,8 +287,12 @@ func (p *pipes) copy(input []byte, s *streams) {
 		_, _ = p.ours[0].Write(input)
 		p.ours[0].Close()
 	})
-	p.copies.Go(func() { _, _ = io.Copy(&s.stdout, p.ours[1]) })
-	p.copies.Go(func() { _, _ = io.Copy(&s.stderr, p.ours[2]) })
+	for i, to := range []io.WriteCloser{s.out(), s.err()} {
+		p.copies.Go(func() {
+			_, _ = io.Copy(to, p.ours[1+i])
+			to.Close()
+		})
+	}
 }
 
 // lastOutput bounds the wait for a pipe's end after the tree is gone: a
@@ -298,20 +323,28 @@ type supervisor struct {
 	over    sync.WaitGroup
 	stopped outcome // ended, overCPU
 	samples struct{ sum, count, peak int64 }
+	filled  chan int64 // bytes in the working directory, when they are too many
 }
 
 // supervise stops the tree when its context ends or it has used its
 // processor time, and samples its memory.
-func supervise(ctx context.Context, grace time.Duration, a *attempt, p *shimProcess, g *group) *supervisor {
-	s := &supervisor{done: make(chan struct{})}
+func supervise(ctx context.Context, grace time.Duration, a *attempt, p *process, g *group) *supervisor {
+	s := &supervisor{done: make(chan struct{}), filled: make(chan int64, 1)}
 	exceeded := make(chan struct{})
 	s.over.Go(func() { s.watch(a.policy.limits.CPUSeconds, g, exceeded) })
+	if a.policy.limits.DiskMB > 0 && a.plan.files != "read" && a.plan.files != "none" {
+		disk := newDiskWatch(a.dir, int64(a.policy.limits.DiskMB)<<20)
+		s.over.Go(func() { disk.watch(s.done, s.filled) })
+	}
 	s.over.Go(func() {
 		select {
 		case <-s.done:
 			return
 		case <-exceeded:
 			s.stopped.overCPU = true
+		case <-a.streams.tooMuch:
+			s.stopped.overOut = true
+		case s.stopped.overDsk = <-s.filled:
 		case <-ctx.Done():
 			s.stopped.ended = ctx.Err()
 			_, _ = p.control.Write([]byte{orderTerminate})
@@ -329,9 +362,9 @@ func supervise(ctx context.Context, grace time.Duration, a *attempt, p *shimProc
 }
 
 // kill ends the tree for certain: by its init, by its cgroup, by the shim.
-func kill(a *attempt, p *shimProcess, g *group) {
+func kill(a *attempt, p *process, g *group) {
 	if a.plan.namespaces {
-		_ = p.cmd.Process.Kill()
+		p.kill()
 	} else {
 		p.control.Close()
 	}
@@ -379,6 +412,10 @@ func (s *supervisor) watch(cpuSeconds float64, g *group, exceeded chan<- struct{
 func (s *supervisor) finish() outcome {
 	close(s.done)
 	s.over.Wait()
+	select {
+	case s.stopped.overDsk = <-s.filled: // it had ended by then
+	default:
+	}
 	o := s.stopped
 	o.peak = s.samples.peak
 	if s.samples.count > 0 {

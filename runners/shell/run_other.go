@@ -35,6 +35,14 @@ func (*system) open(r *Runner) (err error) {
 
 func (*system) close() {}
 
+// privateTmp is not to be had here: no job has mounts of its own.
+const privateTmp = ""
+
+func (*system) identify(a *attempt, user string) (err error) {
+	a.account, err = accountFor(a.policy.service, user)
+	return err
+}
+
 // lastOutput bounds the wait for a pipe's end after the program is gone.
 const lastOutput = 2 * time.Second
 
@@ -45,7 +53,7 @@ func (*system) run(ctx context.Context, r *Runner, a *attempt) (outcome, error) 
 	}
 	cmd := exec.CommandContext(ctx, a.command.path)
 	cmd.Args, cmd.Env, cmd.Dir = a.command.argv, a.env, a.dir.path
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(a.input()), &a.streams.stdout, &a.streams.stderr
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(a.input()), a.streams.out(), a.streams.err()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.WaitDelay = r.opts.Grace + lastOutput
 	var o outcome

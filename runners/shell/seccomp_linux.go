@@ -2,7 +2,9 @@ package shell
 
 import (
 	"fmt"
+	"maps"
 	"runtime"
+	"slices"
 	"unsafe"
 
 	"github.com/elastic/go-seccomp-bpf"
@@ -29,13 +31,26 @@ var forbiddenCalls = []string{
 	"move_pages", "migrate_pages", "mbind", "set_mempolicy",
 }
 
+// modes are the calls that set a file's mode, and its argument. A set-user-id
+// program that a job left in its working directory would be the directory's
+// owner's, for anybody on the host.
+var modes = map[string]uint32{"chmod": 1, "fchmod": 1, "fchmodat": 2, "fchmodat2": 2, "mknod": 1, "mknodat": 2, "creat": 1}
+
+// creating are those that set it where a flag of the argument before says that
+// a file is made.
+var creating = map[string]uint32{"open": 2, "openat": 3}
+
+// hidden are calls whose arguments lie in memory, where no filter looks:
+// without them programs take older ones.
+var hidden = []string{"clone3", "openat2"}
+
 // newNamespaces are clone's flags that make namespaces. CLONE_NEWTIME is not
 // among them: clone reads that bit as part of a signal's number.
 const newNamespaces = unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC |
 	unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWNET
 
 // syscallFilter assembles the filter of an attempt. With blockSockets no
-// socket but AF_UNIX can be made.
+// socket can be made but a connected pair.
 func syscallFilter(blockSockets bool) ([]unix.SockFilter, error) {
 	info, err := arch.GetInfo("")
 	if err != nil {
@@ -50,19 +65,31 @@ func syscallFilter(blockSockets bool) ([]unix.SockFilter, error) {
 	conditional := seccomp.SyscallGroup{Action: denied.Action, NamesWithCondtions: []seccomp.NameWithConditions{
 		{Name: "clone", Conditions: seccomp.ArgumentConditions{{Argument: 0, Operation: seccomp.BitsSet, Value: newNamespaces}}},
 	}}
+	on := func(name string, conditions ...seccomp.Condition) {
+		if _, ok := info.SyscallNames[name]; ok {
+			conditional.NamesWithCondtions = append(conditional.NamesWithCondtions,
+				seccomp.NameWithConditions{Name: name, Conditions: conditions})
+		}
+	}
+	const setID = unix.S_ISUID | unix.S_ISGID
+	for _, name := range slices.Sorted(maps.Keys(modes)) {
+		mode := modes[name]
+		on(name, seccomp.Condition{Argument: mode, Operation: seccomp.BitsSet, Value: setID})
+	}
+	for _, name := range slices.Sorted(maps.Keys(creating)) {
+		mode := creating[name]
+		on(name, seccomp.Condition{Argument: mode - 1, Operation: seccomp.BitsSet, Value: unix.O_CREAT | unix.O_TMPFILE&^unix.O_DIRECTORY},
+			seccomp.Condition{Argument: mode, Operation: seccomp.BitsSet, Value: setID})
+	}
 	if blockSockets {
-		// The kernel reads the family as 32 bits.
-		conditional.NamesWithCondtions = append(conditional.NamesWithCondtions, seccomp.NameWithConditions{
-			Name: "socket", Conditions: seccomp.ArgumentConditions{{Argument: 0, Operation: seccomp.NotEqual, Value: unix.AF_UNIX}}})
+		denied.Names = append(denied.Names, "socket")
 	}
 	policy := seccomp.Policy{
 		DefaultAction: seccomp.ActionAllow,
 		Syscalls: []seccomp.SyscallGroup{
 			denied,
 			conditional,
-			// Its flags lie in memory, where no filter looks; without it the C
-			// library takes clone.
-			{Action: seccomp.ActionErrno | seccomp.Action(unix.ENOSYS), Names: []string{"clone3"}},
+			{Action: seccomp.ActionErrno | seccomp.Action(unix.ENOSYS), Names: hidden},
 		},
 	}
 	program, err := policy.Assemble()

@@ -27,6 +27,11 @@ type Options struct {
 	// Grace is how long a tree has between SIGTERM and SIGKILL when its time
 	// is up or it is cancelled; 2 s when zero.
 	Grace time.Duration
+
+	// Hide lists files and directories of the agent's own that jobs with
+	// mounts of their own do not see, beside /run. Those that do not exist
+	// are left out.
+	Hide []string
 }
 
 // Runner runs shell jobs. Make it with New.
@@ -148,7 +153,9 @@ type attempt struct {
 	account account
 	dir     workDir
 	command *command
-	tmp     string // the private temporary directory
+	tmp     string   // the private temporary directory, as the job knows it
+	made    string   // the one on the host that is to be removed; empty: none
+	lent    *os.File // the working directory's mount, where it is lent to the job's account
 	env     []string
 	streams *streams
 }
@@ -160,8 +167,11 @@ func (a *attempt) close() {
 	if a.dir.File != nil {
 		a.dir.Close()
 	}
-	if a.tmp != "" {
-		_ = removeTree(a.tmp)
+	if a.lent != nil {
+		a.lent.Close()
+	}
+	if a.made != "" {
+		_ = removeTree(a.made)
 	}
 }
 
@@ -183,30 +193,43 @@ func (r *Runner) prepare(ctx context.Context, call runners.Call) (_ *attempt, er
 		return nil, err
 	}
 	config := call.Service.RunnerConfig
-	if a.account, err = accountFor(call.Service.Name, config.User); err != nil {
+	if a.dir, err = openWorkDir(a.policy, config.WorkingDirectory); err != nil {
 		return nil, err
 	}
-	if a.dir, err = openWorkDir(a.policy, config.WorkingDirectory); err != nil {
+	if err = r.sys.identify(a, config.User); err != nil {
 		return nil, err
 	}
 	if a.command, err = findCommand(call, a.policy, a.dir); err != nil {
 		return nil, err
 	}
-	tmp := filepath.Join(r.base, a.name)
-	if a.env, err = environment(ctx, a.call, tmp); err != nil {
+	if err = r.makeTmp(a); err != nil {
 		return nil, err
 	}
-	if err = os.Mkdir(tmp, 0o700); err != nil {
-		return nil, fmt.Errorf("make the job's temporary directory: %w", err)
+	if a.env, err = environment(ctx, a.call, a.tmp); err != nil {
+		return nil, err
 	}
-	a.tmp = tmp
+	a.streams = newStreams(a.policy, secretsOf(call), call.Log)
+	return a, nil
+}
+
+// makeTmp gives the attempt temporary files of its own: with mounts of its own
+// a private /tmp, else a directory.
+func (r *Runner) makeTmp(a *attempt) error {
+	if a.plan.namespaces {
+		a.tmp = privateTmp
+		return nil
+	}
+	a.tmp = filepath.Join(r.base, a.name)
+	if err := os.Mkdir(a.tmp, 0o700); err != nil {
+		return fmt.Errorf("make the job's temporary directory: %w", err)
+	}
+	a.made = a.tmp
 	if a.account.change {
-		if err = os.Chown(tmp, int(a.account.uid), int(a.account.gid)); err != nil {
-			return nil, fmt.Errorf("give the temporary directory to the job's user: %w", err)
+		if err := os.Chown(a.tmp, int(a.account.uid), int(a.account.gid)); err != nil {
+			return fmt.Errorf("give the temporary directory to the job's user: %w", err)
 		}
 	}
-	a.streams = newStreams(a.policy, secretsOf(call))
-	return a, nil
+	return nil
 }
 
 // input is what the program reads: input_data, or an empty object where the

@@ -75,7 +75,9 @@ func (s *shim) main() {
 	}
 	go s.obey()
 	wait := s.reap()
-	s.tell(report{Wait: wait, CPUNs: childrenCPU()})
+	var tmp unix.Statfs_t
+	full := s.spec.View.TmpMB > 0 && unix.Statfs(privateTmp, &tmp) == nil && tmpIsFull(&tmp)
+	s.tell(report{Wait: wait, CPUNs: childrenCPU(), TmpFull: full})
 }
 
 func (s *shim) tell(r report) {
@@ -90,7 +92,7 @@ func (s *shim) start() (err error) {
 	if s.spec, err = receiveSpec(s.control); err != nil {
 		return err
 	}
-	for fd := controlFD; fd < joinFD+s.spec.Groups; fd++ {
+	for fd := controlFD; fd <= joinFD+s.spec.Groups; fd++ {
 		if fd != programFD || !s.spec.Hashed {
 			unix.CloseOnExec(fd)
 		}
@@ -286,10 +288,21 @@ func (s *shim) reap() (program syscall.WaitStatus) {
 				return program
 			}
 		case pid == 0: // some live on; each of them is a child of the shim or will be
-			s.signalTree(unix.SIGKILL)
+			s.killTree()
 			s.awaitChild()
 		}
 	}
+}
+
+// killTree kills from another thread: this one has given up the right to
+// signal other users' processes, which the job's may be.
+func (s *shim) killTree() {
+	done := make(chan struct{})
+	go func() {
+		s.signalTree(unix.SIGKILL)
+		close(done)
+	}()
+	<-done
 }
 
 // awaitChild returns when a child has ended, and leaves it to be reaped.

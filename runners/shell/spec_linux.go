@@ -16,7 +16,7 @@ const (
 	controlFD = 3 // the specification, then orders; its end means: kill
 	statusFD  = 4 // one report
 	programFD = 5 // the program to start
-	joinFD    = 6 // the cgroups' files, as many as the specification says
+	joinFD    = 6 // the cgroups' files, as many as the specification says; then the working directory, where it is lent
 )
 
 // programPath is the program by its descriptor.
@@ -37,11 +37,9 @@ type spec struct {
 	Script identity // empty Path without one
 
 	Groups     int  // files to write "0" to, from joinFD on
-	Namespaces bool // PID, mount and IPC namespaces are there
+	Namespaces bool // PID, mount, IPC and UTS namespaces are there
 	Loopback   bool // bring up the loopback interface
-	HideRun    bool // keep the host's sockets in /run away
-	TmpBase    string
-	Tmp        string // the attempt's directory, in TmpBase
+	View       view // of the host's files, with namespaces
 
 	Files      []fileRule        // Landlock; none: not applied
 	Filter     []unix.SockFilter // seccomp; none: not applied
@@ -93,6 +91,8 @@ type report struct {
 
 	Wait  syscall.WaitStatus // how the program ended
 	CPUNs int64              // processor time of all that was reaped
+
+	TmpFull bool // the private /tmp had no room left at the end
 }
 
 // sendSpec writes the specification with its length before it.

@@ -67,3 +67,6 @@ func entries(dir, prefix string) []string {
 	}
 	return names
 }
+
+// tmpFiles bounds the number of files in a /tmp of that size.
+func tmpFiles(mb int) int { return 4096 + 64*min(mb, 1<<14) }

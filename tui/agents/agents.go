@@ -6,6 +6,8 @@ package agents
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -173,6 +175,9 @@ func (p *Page) panel(a *ops.AgentRow, w int) []string {
 	}
 	add("Process", fmt.Sprintf("%d on %s, version %s", a.PID, parts.Clean(a.Host), parts.Clean(a.Version)))
 	add("Runs", fmt.Sprintf("%s; %d of %d slots busy; shell isolation %s", types(a), a.Running, a.Slots, parts.Clean(a.Isolation)))
+	for _, service := range slices.Sorted(maps.Keys(a.Cannot)) {
+		add("Cannot run", "▲ "+parts.Clean(service)+": "+parts.Clean(a.Cannot[service]))
+	}
 	registry := parts.ShortHash(a.RegistryHash)
 	if a.Environment != "" {
 		registry += " for " + parts.Clean(a.Environment)
