@@ -23,6 +23,7 @@ type Agent struct {
 	log     *slog.Logger
 	runners map[jobs.ExecutionType]runners.Runner
 	ledger  *ledger
+	crew    crew
 	conn    *pgx.ConnConfig
 
 	// exchanging is held shared by every exchange and alone by the recovery
@@ -33,6 +34,7 @@ type Agent struct {
 	pulse     chan time.Duration // a heartbeat is wanted in so long
 	chore     chan time.Duration // a retry is due in so long
 	circuits  atomic.Bool        // some circuit may have changed
+	switches  atomic.Bool        // so may some service's switch
 	fullLook  atomic.Int64       // nanoseconds that the last look through whole lanes took
 	counts    counts
 	vitals    *vitals
@@ -40,6 +42,9 @@ type Agent struct {
 	exchanges exchangeLog
 	halt      chan struct{} // closed when running jobs shall stop at once
 	haltOne   sync.Once
+
+	following sync.Mutex // one registry is applied at a time
+	fallbacks []string   // services that run by http in place of their type; under following
 
 	mu        sync.Mutex
 	rejected  string    // why the registry file on disk is not applied
@@ -81,6 +86,7 @@ func New(o Options) (*Agent, error) {
 	a := &Agent{opt: o, log: o.Log, conn: conn, runners: map[jobs.ExecutionType]runners.Runner{},
 		ledger: newLedger(o.Slots, o.Connections, o.types()), pulse: make(chan time.Duration, 1), chore: make(chan time.Duration, 1), wanted: jobs.AgentRunning, halt: make(chan struct{}),
 		vitals: newVitals(), logs: newLogs(), appliedAt: time.Now()}
+	a.crew.run = a.run
 	for _, r := range o.Runners {
 		a.runners[r.Type()] = r
 	}
@@ -98,7 +104,7 @@ func (a *Agent) Apply(config *registry.Config) {
 	a.mu.Unlock()
 	a.chronicle.applied(config, before)
 	a.counts.applied.Add(1)
-	a.ledger.apply(config, a.cannot(config))
+	a.follow(config)
 	a.pulseIn(0)
 	a.log.Info("registry applied", "file", config.File, "hash", config.Hash, "services", len(config.Services))
 }
@@ -133,7 +139,7 @@ func (a *Agent) halted() bool {
 // a lease because the database is gone; a database that cannot be used at the start is an
 // error at once, one that is lost later is waited for.
 func (a *Agent) Run(ctx context.Context) error {
-	first, err := a.connect(ctx)
+	first, err := a.connect(ctx, forUpkeep)
 	if err != nil {
 		return err
 	}
@@ -209,7 +215,7 @@ func (a *Agent) drain() {
 func (a *Agent) leave() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	conn, err := a.connect(ctx)
+	conn, err := a.connect(ctx, forUpkeep)
 	if err != nil {
 		return err
 	}
@@ -232,8 +238,12 @@ func (a *Agent) info() jobs.AgentInfo {
 	return info
 }
 
-func (a *Agent) connect(ctx context.Context) (*pgx.Conn, error) {
-	return jobs.Connect(ctx, a.conn, jobs.Patience{Network: a.opt.Lease, Lock: max(a.opt.Lease/5, 500*time.Millisecond)})
+func (a *Agent) connect(ctx context.Context, what string) (*pgx.Conn, error) {
+	connect := jobs.Connect
+	if what == forQueue {
+		connect = jobs.ConnectForExchanges
+	}
+	return connect(ctx, a.conn, jobs.Patience{Network: a.opt.Lease, Lock: max(a.opt.Lease/5, 500*time.Millisecond)})
 }
 
 // reconnect tries until it has a connection or ctx ends.
@@ -255,7 +265,7 @@ func (a *Agent) reconnect(ctx context.Context, what string, cause error) *pgx.Co
 		case <-time.After(wait):
 		}
 		attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
-		conn, err := a.connect(attempt)
+		conn, err := a.connect(attempt, what)
 		cancel()
 		if err == nil {
 			a.vitals.connected(what)

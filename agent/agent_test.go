@@ -379,7 +379,11 @@ func TestCancelInSQLStopsTheRunningAttempt(t *testing.T) {
 func TestDeadAgentsJobsAreTakenOverAndItsLateResultChangesNothing(t *testing.T) {
 	w := newWorld(t)
 	w.enqueue(2, "a")
-	conn, err := pgx.Connect(w.ctx, w.url)
+	config, err := pgx.ParseConfig(w.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := jobs.ConnectForExchanges(w.ctx, config, jobs.Patience{Network: time.Minute, Lock: 10 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -114,7 +114,7 @@ func (a *Agent) keepChronicle(ctx context.Context) {
 // writeNews writes all news and then gives waiting jobs the types of the
 // newest registry. Where another agent does that, it asks to be called again.
 func (a *Agent) writeNews(ctx context.Context) (again time.Duration, err error) {
-	conn, err := a.connect(ctx)
+	conn, err := a.connect(ctx, forUpkeep)
 	if err != nil {
 		return 0, err
 	}

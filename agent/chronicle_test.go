@@ -126,7 +126,7 @@ func (w *world) follow(path string) *Agent {
 	a, _ := w.start(Options{Config: config, Runners: []runners.Runner{fake{jobs.HTTP, ok}}})
 	ctx, cancel := context.WithCancel(context.Background())
 	w.t.Cleanup(cancel)
-	watcher := registry.NewWatcher(path, registry.Options{}, registry.WatchOptions{Loaded: config.Hash, Poll: time.Hour, Debounce: time.Hour})
+	watcher := registry.NewWatcher(path, registry.Options{}, registry.WatchOptions{Loaded: config, Poll: time.Hour, Debounce: time.Hour})
 	go a.Follow(ctx, watcher)
 	w.until("the agent follows its file", func() bool { a.mu.Lock(); defer a.mu.Unlock(); return a.reload != nil })
 	w.until("it is registered", func() bool { return w.text(`SELECT count(*) FROM jobs.tb_agent`) == "1" })
@@ -251,7 +251,7 @@ func TestLanesAreWrittenAgainWhenTheirAgentIsGone(t *testing.T) {
 	_, stop := w.start(Options{Name: "new", Config: parse(t, "a:http", "b:http"), Runners: web})
 	w.until("both lanes", func() bool { return w.text(`SELECT count(DISTINCT registry_hash) + count(*) FROM jobs.tb_lane`) == "3" })
 	stop()
-	conn, err := old.connect(w.ctx)
+	conn, err := old.connect(w.ctx, forUpkeep)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 // What an agent's connections are for.
 const (
 	forQueue      = "queue"
+	forUpkeep     = "upkeep" // and all else that is done once in a while
 	forHeartbeats = "heartbeats"
 	forWakeUps    = "wake-ups"
 )

@@ -148,7 +148,7 @@ func (a *Agent) beat(ctx context.Context, conn *pgx.Conn) (pulse jobs.Pulse, err
 	a.vitals.renew(asked)
 	a.obeyOrders(pulse)
 	a.poll()
-	for _, do := range []func(context.Context, *pgx.Conn) error{a.obeyCancellations, a.obeyCircuits, a.publish, a.upkeep} {
+	for _, do := range []func(context.Context, *pgx.Conn) error{a.obeyCancellations, a.obeyCircuits, a.obeySwitches, a.publish, a.upkeep} {
 		if err := do(ctx, conn); err != nil {
 			return pulse, err
 		}

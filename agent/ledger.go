@@ -40,6 +40,7 @@ type ledger struct {
 	agent    jobs.ID             // the present incarnation
 	results  map[jobs.ID]*outbox // by incarnation
 	ended    int                 // results that wait to be recorded
+	usual    int                 // how many were taken the last time, for the room of the next outbox
 	aside    map[*aside]bool     // results that wait until they are to be sent again
 	metrics  metrics
 	flushed  time.Time

@@ -138,7 +138,7 @@ func (a *Agent) keepLogs(ctx context.Context) {
 			return
 		case <-a.logs.asked:
 		}
-		conn, err := a.connect(ctx)
+		conn, err := a.connect(ctx, forUpkeep)
 		if err == nil {
 			err = a.showLogs(ctx, conn)
 			conn.Close(context.WithoutCancel(ctx))

@@ -133,9 +133,7 @@ func (a *Agent) carryOut(ctx context.Context, conn *pgx.Conn, req *request) (gat
 		a.counts.lateResults.Add(int64(lost))
 	}
 	started, gates := a.ledger.done(req, &out, time.Now(), time.Since(began))
-	for _, at := range started {
-		go a.run(at)
-	}
+	a.crew.start(started)
 	return gates, nil
 }
 
@@ -174,6 +172,7 @@ func (a *Agent) listen(ctx context.Context) {
 	for conn != nil {
 		listening := func() { // what was said before is looked for
 			a.circuits.Store(true)
+			a.switches.Store(true)
 			a.ledger.wake(jobs.First)
 			a.pulseIn(0)
 		}
@@ -197,6 +196,7 @@ func (a *Agent) obeySignal(s jobs.Signal) {
 		}
 	case jobs.Tripping:
 		a.circuits.Store(true) // read with the heartbeat
+		a.switches.Store(true)
 		a.pulseIn(0)
 	case jobs.Follow:
 		a.logs.follow(s.Job)

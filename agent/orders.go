@@ -100,7 +100,7 @@ func (a *Agent) publish(ctx context.Context, conn *pgx.Conn) error {
 func laneSettings(config *registry.Config) []jobs.LaneSettings {
 	out := make([]jobs.LaneSettings, 0, len(config.Services))
 	for _, s := range config.Services {
-		out = append(out, jobs.LaneSettings{Service: s.Name, Type: s.ExecutionType, Concurrency: s.Concurrency, Gates: gatesOf(s)})
+		out = append(out, jobs.LaneSettings{Service: s.Name, Type: s.ExecutionType, Concurrency: s.Concurrency, Gates: gatesOf(s), Fallback: s.CanFallBack()})
 	}
 	return out
 }

@@ -52,7 +52,7 @@ func (o *outbox) circuit(ln *lane) *jobs.Circuit {
 func (l *ledger) box(agent jobs.ID) *outbox {
 	box := l.results[agent]
 	if box == nil {
-		box = &outbox{}
+		box = &outbox{completed: make([]jobs.Completion, 0, l.usual), lanes: make([]*lane, 0, l.usual)}
 		l.results[agent] = box
 	}
 	return box

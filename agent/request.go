@@ -91,6 +91,7 @@ func (l *ledger) takeResults(req *request) {
 	for _, c := range req.out.circuits {
 		req.exchange.Circuits = append(req.exchange.Circuits, *c)
 	}
+	l.usual = req.out.len()
 	l.ended -= req.out.len()
 	l.free += req.out.len()
 	for _, ln := range req.out.lanes {

@@ -84,7 +84,7 @@ func (a *Agent) attend(ctx context.Context, d *duty) {
 }
 
 func (a *Agent) discharge(ctx context.Context, d *duty) error {
-	conn, err := a.connect(ctx)
+	conn, err := a.connect(ctx, forUpkeep)
 	if err != nil {
 		return err
 	}

@@ -5,18 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"strings"
 	"time"
 )
 
-const (
-	// settling is how long a start has effects: the server writes down what
-	// an idle connection did after up to ten seconds.
-	settling = 12 * time.Second
-	// tick is the unit of /proc's CPU times on Linux (sysconf's _SC_CLK_TCK).
-	tick = 10 * time.Millisecond
-)
+// settling is how long a start has effects: the server writes down what an idle
+// connection did after up to ten seconds.
+const settling = 12 * time.Second
 
 // idle measures what both programs take while there is nothing to do, at the
 // same time: the agent, and the console on its live page.
@@ -127,20 +122,6 @@ func (l *lab) spent(ctx context.Context, db *database, pid int) (s spending, err
 	}
 	s.memory, err = resident(pid)
 	return s, err
-}
-
-// cpuTime is what the process has used so far: the 14th and the 15th field of
-// its stat, utime and stime.
-func cpuTime(pid int) (time.Duration, error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	// The second is the command's name in parentheses, which may hold blanks.
-	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
-	user, err1 := strconv.Atoi(fields[11])
-	system, err2 := strconv.Atoi(fields[12])
-	return time.Duration(user+system) * tick, errors.Join(err1, err2)
 }
 
 // resident is the process's memory in MiB.

@@ -64,8 +64,11 @@ func (f figures) String() string {
 	var parts []string
 	for _, name := range slices.Sorted(maps.Keys(f)) {
 		unit := milliseconds
-		if strings.HasPrefix(name, rate) {
+		switch {
+		case strings.HasPrefix(name, rate):
 			unit = perSecond
+		case strings.HasPrefix(name, "CPU"):
+			unit = microseconds
 		}
 		parts = append(parts, name+" "+unit(f[name]))
 	}

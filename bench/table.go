@@ -115,6 +115,7 @@ func (r row) cells() []string {
 // The units that figures are shown in.
 
 func plain(v float64) string        { return fmt.Sprintf("%.2f", v) }
+func microseconds(v float64) string { return fmt.Sprintf("%.1f µs", v*1e6) }
 func milliseconds(v float64) string { return fmt.Sprintf("%.2f ms", v*1000) }
 func mebibytes(v float64) string    { return fmt.Sprintf("%.1f MiB", v) }
 func percent(v float64) string      { return fmt.Sprintf("%.2f %%", v) }

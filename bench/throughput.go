@@ -91,13 +91,18 @@ func (l *lab) riverDrain(ctx context.Context, queue template, n, slots int) (fig
 const jobsLeft = `SELECT count(*) FROM jobs.tb_job_run WHERE service_name = 'noop' AND status <> 'completed'`
 
 // drain has the n jobs of a copy of the template run, makes sure that none was
-// left, and returns the rate.
+// left, and returns the rate and what a job costs.
 func (l *lab) drain(ctx context.Context, queue template, n int, left string, run func(url string) (time.Duration, error)) (figures, error) {
 	return l.onCopy(ctx, queue, func(db *database) (figures, error) {
-		took, err := run(db.url)
+		var took time.Duration
+		found, err := l.spentOnJobs(n, func() (err error) {
+			took, err = run(db.url)
+			return err
+		})
 		if err != nil {
 			return nil, err
 		}
-		return figures{rate: float64(n) / took.Seconds()}, db.allCompleted(ctx, left)
+		found[rate] = float64(n) / took.Seconds()
+		return found, db.allCompleted(ctx, left)
 	})
 }

@@ -76,14 +76,14 @@ type Claim struct {
 	Gated []Lane // lanes whose gates are to be asked first; each has room of its own
 }
 
-// The switches, the circuits and the agent's own lease are read in the claim
-// itself: a type that was switched off or a circuit that opened is obeyed by
-// the next claim after the commit, and an agent that was given up for dead gets
-// nothing. The rows are updated where
-// they were locked, without a second search by id.
+// The switches of types and services, the circuits and the agent's own lease are
+// read in the claim itself: what was switched off or stopped, or a circuit that
+// opened, is obeyed by the next claim after the commit, and an agent that was given up for dead gets
+// nothing. The rows are updated where they were locked, all in one scan, without
+// a second search by id and without a join.
 const claimSQL = `
-WITH picked AS MATERIALIZED (
-    SELECT j.place, l.type
+WITH picked AS (
+    SELECT j.place
       FROM unnest($2::text[], $3::text[], $4::int[], $5::timestamptz[], $6::uuid[])
            AS l(service, type, room, from_place, from_id)
      CROSS JOIN LATERAL (
@@ -94,17 +94,17 @@ WITH picked AS MATERIALIZED (
             LIMIT l.room
               FOR UPDATE SKIP LOCKED) j
      WHERE EXISTS (SELECT FROM jobs.tb_agent a WHERE a.id = $1 AND a.lease_expires_at > now())
-       AND (SELECT t.enabled FROM jobs.tb_execution_type t WHERE t.execution_type = l.type)
-       AND coalesce((SELECT c.failure_threshold = 0 OR c.failures_in_row < c.failure_threshold
+       AND (SELECT t.enabled AND t.stopped_at IS NULL FROM jobs.tb_execution_type t WHERE t.execution_type = l.type)
+       AND coalesce((SELECT c.enabled AND (c.runs_as IS NULL OR c.runs_as = l.type)
+                            AND (c.failure_threshold = 0 OR c.failures_in_row < c.failure_threshold)
                        FROM jobs.tb_lane c WHERE c.service_name = l.service), true)
      LIMIT $7
 )
 UPDATE jobs.tb_job_run r
-   SET status = 'running', agent_id = $1, execution_type = picked.type,
+   SET status = 'running', agent_id = $1, execution_type = ($3::text[])[array_position($2::text[], r.service_name)],
        attempts = coalesce(r.attempts, 0) + 1, max_attempts = coalesce(r.max_attempts, 3),
        started_at = now(), completed_at = NULL, retry_at = NULL, updated_at = now()
-  FROM picked
- WHERE r.ctid = picked.place
+ WHERE r.ctid = ANY (ARRAY (SELECT place FROM picked))
 RETURNING r.id, r.identifier, r.service_name, r.operation, r.input_data, r.runner_config, r.security_context,
           r.attempts, r.max_attempts, coalesce(r.timeout_seconds, 0), r.tenant_id, r.correlation_id, r.idempotency_key,
           coalesce(r.requeued_at, r.created_at, '-infinity'::timestamptz), r.started_at, r.ctid`
@@ -114,7 +114,10 @@ SELECT g.busy, g.opens_in, (g.job).id, (g.job).identifier, (g.job).service_name,
        (g.job).input_data, (g.job).runner_config, (g.job).security_context, (g.job).attempts, (g.job).max_attempts,
        coalesce((g.job).timeout_seconds, 0), (g.job).tenant_id, (g.job).correlation_id, (g.job).idempotency_key,
        coalesce((g.job).requeued_at, (g.job).created_at, '-infinity'::timestamptz), (g.job).started_at
-  FROM jobs.claim_gated($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) g`
+  FROM jobs.claim_gated($1, $2, $3, CASE
+       WHEN (SELECT t.enabled AND t.stopped_at IS NULL FROM jobs.tb_execution_type t WHERE t.execution_type = $3)
+        AND coalesce((SELECT c.enabled AND (c.runs_as IS NULL OR c.runs_as = $3) FROM jobs.tb_lane c WHERE c.service_name = $2), true)
+       THEN $4 ELSE 0 END, $5, $6, $7, $8, $9, $10) g`
 
 // searchSQL finds the services with waiting jobs by one probe a service.
 const searchSQL = `
@@ -234,27 +237,27 @@ func (w *word) ScanBytes(v []byte) error {
 	return nil
 }
 
-// places are where the claims left the completed jobs' rows. A job of a gated
-// lane has none; the search by id finds it.
-func places(done []Completion) []pgtype.TID {
-	out := make([]pgtype.TID, len(done))
-	for i := range done {
-		out[i] = done[i].Job.place
-		out[i].Valid = true
-	}
-	return out
-}
-
 // Patience is how long a connection waits for what may never come.
 type Patience struct {
 	Network time.Duration // for a silent peer, on both sides; and for a client that stopped in the middle of a transaction
 	Lock    time.Duration // for somebody else's lock; Locked tells such an error
 }
 
-// Connect opens a connection for exchanges. A network that fails silently, a
-// client that is frozen, or somebody's lock can hold one up for so long and no
-// longer.
+// Connect opens a connection for an agent's work but its exchanges. A network
+// that fails silently, a client that is frozen, or somebody's lock can hold one
+// up for so long and no longer.
 func Connect(ctx context.Context, config *pgx.ConnConfig, p Patience) (*pgx.Conn, error) {
+	return connect(ctx, config, p, "off")
+}
+
+// ConnectForExchanges opens a connection on which exchanges are made and nothing
+// else: their statements say themselves where a join begins, and may join by a
+// hash.
+func ConnectForExchanges(ctx context.Context, config *pgx.ConnConfig, p Patience) (*pgx.Conn, error) {
+	return connect(ctx, config, p, "on")
+}
+
+func connect(ctx context.Context, config *pgx.ConnConfig, p Patience, hashJoins string) (*pgx.Conn, error) {
 	config = config.Copy()
 	network := strconv.FormatInt(p.Network.Milliseconds(), 10)
 	third := max(time.Second, p.Network/3)
@@ -266,7 +269,7 @@ func Connect(ctx context.Context, config *pgx.ConnConfig, p Patience) (*pgx.Conn
 		// Every statement here walks an index or knows the row's place. A plan
 		// made once does for all, whatever the statistics of a young table say.
 		"plan_cache_mode": "force_generic_plan", "jit": "off", "enable_seqscan": "off", "enable_bitmapscan": "off",
-		"enable_hashjoin": "off", "enable_mergejoin": "off", "enable_sort": "off", "enable_incremental_sort": "off",
+		"enable_hashjoin": hashJoins, "enable_mergejoin": "off", "enable_sort": "off", "enable_incremental_sort": "off",
 	} {
 		config.RuntimeParams[name] = value
 	}
@@ -277,11 +280,6 @@ func Connect(ctx context.Context, config *pgx.ConnConfig, p Patience) (*pgx.Conn
 	if err != nil {
 		return nil, fmt.Errorf("connect to the database: %w", err)
 	}
-	tid, _ := conn.TypeMap().TypeForName("tid")
-	conn.TypeMap().RegisterType(&pgtype.Type{Name: "_tid", OID: tidArrayOID, Codec: &pgtype.ArrayCodec{ElementType: tid}})
+	registerArrays(conn.TypeMap())
 	return conn, nil
 }
-
-// tidArrayOID is the type tid[] of every PostgreSQL (pg_type.dat), which pgx
-// does not know by itself.
-const tidArrayOID = 1010

@@ -30,7 +30,7 @@ UPDATE jobs.tb_lane SET updated_at = now() WHERE service_name = ANY (ARRAY(
 const forgetLanesSQL = `
 DELETE FROM jobs.tb_lane WHERE service_name = ANY (ARRAY(
     SELECT l.service_name FROM jobs.tb_lane l
-     WHERE l.updated_at < now() - make_interval(secs => $1)
+     WHERE l.updated_at < now() - make_interval(secs => $1) AND l.enabled AND l.runs_as IS NULL
        AND NOT EXISTS (SELECT FROM jobs.tb_agent a WHERE a.registry_hash = l.registry_hash AND a.lease_expires_at > now())
      ORDER BY l.service_name FOR UPDATE SKIP LOCKED))`
 

@@ -72,20 +72,22 @@ type LaneSettings struct {
 	Type        ExecutionType
 	Concurrency int
 	Gates       Gates
+	Fallback    bool // it can run by http instead: its base_url says where
 }
 
 const publishLanesSQL = `
 INSERT INTO jobs.tb_lane AS l (service_name, execution_type, registry_hash, concurrency, rate_limit_per_minute,
-       max_invocations_per_hour, failure_threshold, recovery_seconds)
-SELECT service, type, $1, concurrency, per_minute, per_hour, threshold, recovery
-  FROM unnest($2::text[], $3::text[], $4::int[], $5::int[], $6::int[], $7::int[], $8::int[])
-       AS n(service, type, concurrency, per_minute, per_hour, threshold, recovery)
+       max_invocations_per_hour, failure_threshold, recovery_seconds, has_fallback)
+SELECT service, type, $1, concurrency, per_minute, per_hour, threshold, recovery, fallback
+  FROM unnest($2::text[], $3::text[], $4::int[], $5::int[], $6::int[], $7::int[], $8::int[], $9::bool[])
+       AS n(service, type, concurrency, per_minute, per_hour, threshold, recovery, fallback)
  ORDER BY service
 ON CONFLICT (service_name) DO UPDATE
    SET execution_type = excluded.execution_type, registry_hash = excluded.registry_hash,
        concurrency = excluded.concurrency, rate_limit_per_minute = excluded.rate_limit_per_minute,
        max_invocations_per_hour = excluded.max_invocations_per_hour,
-       failure_threshold = excluded.failure_threshold, recovery_seconds = excluded.recovery_seconds, updated_at = now()
+       failure_threshold = excluded.failure_threshold, recovery_seconds = excluded.recovery_seconds,
+       has_fallback = excluded.has_fallback, updated_at = now()
  WHERE l.registry_hash <> excluded.registry_hash`
 
 // PublishLanes writes the lanes of the registry with the hash given, so that
@@ -94,18 +96,18 @@ ON CONFLICT (service_name) DO UPDATE
 func PublishLanes(ctx context.Context, conn *pgx.Conn, hash string, lanes []LaneSettings) error {
 	n := len(lanes)
 	services, types := make([]string, n), make([]string, n)
-	numbers := make([][]int32, 5)
+	numbers, fallbacks := make([][]int32, 5), make([]bool, n)
 	for i := range numbers {
 		numbers[i] = make([]int32, n)
 	}
 	for i, l := range lanes {
-		services[i], types[i] = l.Service, string(l.Type)
+		services[i], types[i], fallbacks[i] = l.Service, string(l.Type), l.Fallback
 		for k, v := range []int{l.Concurrency, l.Gates.PerMinute, l.Gates.PerHour, l.Gates.Threshold,
 			int(l.Gates.Recovery.Seconds())} {
 			numbers[k][i] = int32(v)
 		}
 	}
-	_, err := conn.Exec(ctx, publishLanesSQL, hash, services, types, numbers[0], numbers[1], numbers[2], numbers[3], numbers[4])
+	_, err := conn.Exec(ctx, publishLanesSQL, hash, services, types, numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], fallbacks)
 	return err
 }
 

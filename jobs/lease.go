@@ -70,11 +70,20 @@ func Register(ctx context.Context, conn *pgx.Conn, a AgentInfo, lease time.Durat
 	}
 	_, err := conn.Exec(ctx, registerSQL, a.ID, a.Name, a.Host, a.PID, a.Version, a.Environment, types, a.Slots,
 		a.Isolation, a.RegistryHash, a.RegistryError, cmp.Or(a.State, AgentRunning), cmp.Or(a.Wanted, AgentRunning), lease.Seconds(),
-		text(a.Abilities), reasons(a.Cannot))
+		nullable(a.Abilities), reasons(a.Cannot))
 	if err != nil {
 		return fmt.Errorf("register agent %s: %w", a.Name, err)
 	}
 	return nil
+}
+
+// nullable is JSON as a text parameter.
+func nullable(raw json.RawMessage) *string {
+	if raw == nil {
+		return nil
+	}
+	s := string(raw)
+	return &s
 }
 
 // reasons are why services cannot be run, as the table keeps them.

@@ -20,7 +20,7 @@ func connect(t *testing.T, url string) *pgx.Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, err := jobs.Connect(t.Context(), config, jobs.Patience{Network: time.Minute, Lock: 10 * time.Second})
+	conn, err := jobs.ConnectForExchanges(t.Context(), config, jobs.Patience{Network: time.Minute, Lock: 10 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}

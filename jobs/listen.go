@@ -33,7 +33,7 @@ const (
 	Switched                      // a type was switched on or off
 	Cancel                        // a running job was cancelled
 	Order                         // an agent is to pause, drain, resume or reload
-	Tripping                      // a service's circuit was opened or closed
+	Tripping                      // a service's circuit was opened or closed, or an operator switched it
 	Follow                        // somebody wants to see a running job's log
 )
 

@@ -29,7 +29,7 @@ INSERT INTO jobs.tb_job_log AS l (job_id, attempt, agent_id, dropped, lines)
 SELECT r.id, f.attempt, $1, f.dropped, f.lines::jsonb
   FROM unnest($2::uuid[], $3::int[], $4::bigint[], $5::text[]) AS f(id, attempt, dropped, lines)
   JOIN jobs.tb_job_run r ON r.id = f.id
- WHERE r.agent_id = $1 AND r.attempts = f.attempt
+ WHERE r.id = ANY ($2::uuid[]) AND r.agent_id = $1 AND r.attempts = f.attempt
 ON CONFLICT (job_id, attempt) DO UPDATE
    SET agent_id = excluded.agent_id, dropped = excluded.dropped, lines = excluded.lines, updated_at = now()`
 

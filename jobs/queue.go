@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
 )
 
 // Completion is a job that ended well.
@@ -60,30 +61,31 @@ var ErrLeaseLost = errors.New("the agent's lease has expired")
 
 // A finish is fenced by status, agent and attempt: whoever lost the job, by
 // an expired lease, a cancellation or another agent's claim, changes nothing.
-// The row is looked for where the claim left it; completeMovedSQL finds those
-// that somebody has touched since. The concatenation keeps the planner from the
-// index on running jobs, which it would walk once for each result.
-const completeSQL = `
-UPDATE jobs.tb_job_run r
-   SET status = 'completed', output_data = f.output::jsonb, resource_usage = f.usage::jsonb,
-       security_context = CASE WHEN f.security IS NULL THEN r.security_context
-                               ELSE coalesce(r.security_context, '{}') || f.security::jsonb END,
-       duration_seconds = f.duration, error_message = NULL, retry_at = NULL,
-       completed_at = now(), updated_at = now()
-  FROM unnest($2::uuid[], $3::int[], $4::text[], $5::text[], $6::text[], $7::float8[], $8::tid[])
-       AS f(id, attempt, output, usage, security, duration, place)
- WHERE r.ctid = f.place AND r.id = f.id AND r.status || '' = 'running' AND r.agent_id = $1 AND r.attempts = f.attempt`
+//
+// The rows are read where the claim left them, in one scan; completeMovedSQL
+// finds those that somebody has touched since. Results and rows are joined by a
+// hash: the series makes the planner expect as many results as there often are,
+// where it would expect ten and compare each with each. The concatenation keeps
+// it from the index on running jobs, which it would walk once for each result.
+const (
+	completeSQL = completeRowsSQL + `
+ WHERE r.ctid = ANY ($8::tid[])` + fencedSQL
+	completeMovedSQL = completeRowsSQL + `
+ WHERE r.id = ANY ($2::uuid[])` + fencedSQL
 
-const completeMovedSQL = `
+	completeRowsSQL = `
 UPDATE jobs.tb_job_run r
    SET status = 'completed', output_data = f.output::jsonb, resource_usage = f.usage::jsonb,
        security_context = CASE WHEN f.security IS NULL THEN r.security_context
                                ELSE coalesce(r.security_context, '{}') || f.security::jsonb END,
        duration_seconds = f.duration, error_message = NULL, retry_at = NULL,
        completed_at = now(), updated_at = now()
-  FROM unnest($2::uuid[], $3::int[], $4::text[], $5::text[], $6::text[], $7::float8[])
-       AS f(id, attempt, output, usage, security, duration)
- WHERE r.id = f.id AND r.status || '' = 'running' AND r.agent_id = $1 AND r.attempts = f.attempt`
+  FROM (SELECT generate_series(1, cardinality($2::uuid[])), $1::uuid AS agent, 'running' AS status,
+               unnest($2::uuid[]) AS id, unnest($3::int[]) AS attempt, unnest($4::text[]) AS output,
+               unnest($5::text[]) AS usage, unnest($6::text[]) AS security, unnest($7::float8[]) AS duration) f`
+	fencedSQL = `
+   AND r.id = f.id AND r.status || '' = f.status AND r.agent_id = f.agent AND r.attempts = f.attempt`
+)
 
 const failSQL = `
 WITH f AS (
@@ -101,7 +103,8 @@ WITH f AS (
                            THEN now() + make_interval(secs => f.retry_in) END,
            completed_at = now(), updated_at = now()
       FROM f
-     WHERE r.id = f.id AND r.status || '' = 'running' AND r.agent_id = $1 AND r.attempts = f.attempt
+     WHERE r.id = ANY ($2::uuid[]) AND r.id = f.id
+       AND r.status || '' = 'running' AND r.agent_id = $1 AND r.attempts = f.attempt
     RETURNING r.id, r.attempts, r.started_at, f.duration, f.error, f.violation, f.usage
 )
 INSERT INTO jobs.tb_job_attempt
@@ -112,7 +115,7 @@ const handBackSQL = `
 UPDATE jobs.tb_job_run r
    SET status = 'pending', attempts = r.attempts - 1, started_at = NULL, updated_at = now()
   FROM unnest($2::uuid[], $3::int[]) AS f(id, attempt)
- WHERE r.id = f.id AND r.status || '' = 'running' AND r.agent_id = $1 AND r.attempts = f.attempt`
+ WHERE r.id = ANY ($2::uuid[]) AND r.id = f.id AND r.status || '' = 'running' AND r.agent_id = $1 AND r.attempts = f.attempt`
 
 // Do makes one exchange on conn in one round trip and one transaction: either
 // all of it happened or none. Claimed jobs come in the order in which they
@@ -175,19 +178,29 @@ func (e *MovedError) Error() string {
 }
 func (e *MovedError) Unwrap() error { return e.Err }
 
-// completionArgs are the completions as the arrays that unnest takes.
+// completionArgs are the parameters of completions, without their places.
 func completionArgs(agent ID, done []Completion) []any {
 	n := len(done)
-	ids, attempts := make([]ID, n), make([]int32, n)
-	output, usage, security := make([]*string, n), make([]*string, n), make([]*string, n)
-	duration := make([]float64, n)
+	ids, attempts := newArray(pgtype.UUIDOID, n, len(ID{})), newArray(pgtype.Int4OID, n, 4)
+	outputs, usages, securities := newArray(pgtype.TextOID, n, 64), newArray(pgtype.TextOID, n, 64), newArray(pgtype.TextOID, n, 0)
+	durations := newArray(pgtype.Float8OID, n, 8)
 	for i := range done {
 		c := &done[i]
-		ids[i], attempts[i] = c.Job.ID, int32(c.Job.Attempt)
-		output[i], usage[i], security[i] = text(c.Output), text(c.Usage), text(c.Security)
-		duration[i] = c.Duration.Seconds()
+		ids, attempts = ids.uuid(c.Job.ID), attempts.int4(c.Job.Attempt)
+		outputs, usages, securities = outputs.text(c.Output), usages.text(c.Usage), securities.text(c.Security)
+		durations = durations.float8(c.Duration.Seconds())
 	}
-	return []any{agent, ids, attempts, output, usage, security, duration}
+	return []any{agent, ids, attempts, outputs, usages, securities, durations}
+}
+
+// places are where the claims left the completed jobs' rows. A job of a gated
+// lane has none; the search by id finds it.
+func places(done []Completion) array {
+	a := newArray(pgtype.TIDOID, len(done), 6)
+	for i := range done {
+		a = a.tid(done[i].Job.place)
+	}
+	return a
 }
 
 func failureArgs(agent ID, failed []Failure) []any {
@@ -201,15 +214,6 @@ func failureArgs(agent ID, failed []Failure) []any {
 		messages[i], violations[i], final[i], retryIn[i] = f.Error, f.Violation, f.Final, f.RetryIn.Seconds()
 	}
 	return append(completionArgs(agent, done), messages, violations, final, retryIn)
-}
-
-// text is JSON as a nullable text parameter: the server parses it once.
-func text(raw json.RawMessage) *string {
-	if raw == nil {
-		return nil
-	}
-	s := string(raw)
-	return &s
 }
 
 // Unstorable tells whether err says that a value cannot be stored (SQLSTATE

@@ -18,7 +18,15 @@ type Switch struct {
 	Reason    string        `json:"reason,omitempty"`
 	ChangedBy string        `json:"changed_by,omitempty"`
 	ChangedAt time.Time     `json:"changed_at"`
+
+	// The emergency stop: claiming rests, whatever Enabled says. Nil: it does not.
+	StoppedAt  *time.Time `json:"stopped_at,omitempty"`
+	StoppedBy  string     `json:"stopped_by,omitempty"`
+	StopReason string     `json:"stop_reason,omitempty"`
 }
+
+// Claims tells whether agents claim jobs of the type.
+func (s Switch) Claims() bool { return s.Enabled && s.StoppedAt == nil }
 
 // Querier is what a connection, a pool and a transaction have in common.
 type Querier interface {
@@ -33,7 +41,7 @@ type Beginner interface {
 }
 
 const switchesSQL = `
-SELECT execution_type, enabled, reason, changed_by, changed_at FROM jobs.tb_execution_type
+SELECT execution_type, enabled, reason, changed_by, changed_at, stopped_at, stopped_by, stop_reason FROM jobs.tb_execution_type
  ORDER BY array_position(ARRAY['http', 'shell', 'docker', 'serverless'], execution_type)`
 
 // Switches lists all types' switches.
@@ -63,7 +71,7 @@ func SetSwitches(ctx context.Context, db Beginner, types []ExecutionType, enable
 	rows, err := tx.Query(ctx, `
 		UPDATE jobs.tb_execution_type SET enabled = $2, reason = $3, changed_by = $4, changed_at = now()
 		 WHERE execution_type = ANY ($1) AND enabled <> $2
-		RETURNING execution_type, enabled, reason, changed_by, changed_at`, types, enabled, by.Reason, by.Actor)
+		RETURNING execution_type, enabled, reason, changed_by, changed_at, stopped_at, stopped_by, stop_reason`, types, enabled, by.Reason, by.Actor)
 	if err != nil {
 		return nil, err
 	}

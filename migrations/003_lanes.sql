@@ -7,7 +7,7 @@
 -- step: bound the wait for locks
 SET client_min_messages = warning;
 SET statement_timeout = 0;
-SET lock_timeout = '2s';
+SET lock_timeout = '50ms';
 
 -- step: create table jobs.tb_lane (a row a service, as the agents' registry has it)
 CREATE TABLE IF NOT EXISTS jobs.tb_lane (
@@ -142,8 +142,8 @@ BEGIN
     room := jobs.gate_room(service, 'hour', per_hour, room);
     IF room > 0 THEN
         FOR job IN
-            WITH picked AS MATERIALIZED (
-                SELECT p.id FROM jobs.tb_job_run p
+            WITH picked AS (
+                SELECT p.ctid AS place FROM jobs.tb_job_run p
                  WHERE p.service_name = service AND p.status = 'pending'
                    AND (coalesce(p.requeued_at, p.created_at, '-infinity'::timestamptz), p.id) > (from_place, from_id)
                    AND EXISTS (SELECT FROM jobs.tb_execution_type t WHERE t.execution_type = type AND t.enabled)
@@ -154,7 +154,7 @@ BEGIN
                SET status = 'running', agent_id = agent, execution_type = type,
                    attempts = coalesce(r.attempts, 0) + 1, max_attempts = coalesce(r.max_attempts, 3),
                    started_at = now(), completed_at = NULL, retry_at = NULL, updated_at = now()
-              FROM picked WHERE r.id = picked.id RETURNING r.*
+             WHERE r.ctid = ANY (ARRAY (SELECT place FROM picked)) RETURNING r.*
         LOOP
             n := n + 1;
             opens_in := NULL;

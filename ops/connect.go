@@ -77,9 +77,9 @@ func address(c *pgx.ConnConfig) string {
 
 const schemaSQL = `
 SELECT to_regclass('jobs.tb_job_run') IS NOT NULL,
-       count(*) = 7
+       count(*) = 8
   FROM unnest(ARRAY['tb_agent', 'tb_execution_type', 'tb_job_attempt', 'tb_job_metric', 'tb_audit',
-                    'tb_lane', 'tb_registry_version']) AS t(name)
+                    'tb_lane', 'tb_registry_version', 'tb_rollback']) AS t(name)
  WHERE to_regclass('jobs.' || t.name) IS NOT NULL`
 
 // CheckMigrated returns a *DatabaseError of kind NoSchema unless the jobs

@@ -42,7 +42,7 @@ WITH RECURSIVE lane (service) AS (
       FROM lane WHERE lane.service IS NOT NULL
 )
 SELECT lane.service, least(w.n, $1), w.n > $1, greatest(0, extract(epoch FROM now() - first.since))::float8,
-       coalesce(l.execution_type, first.execution_type), l.service_name IS NOT NULL,
+       coalesce(l.runs_as, l.execution_type, first.execution_type), l.service_name IS NOT NULL,
        coalesce(l.registry_hash = ANY (ARRAY(SELECT registry_hash FROM jobs.tb_agent WHERE lease_expires_at > now())), false),
        coalesce((SELECT held FROM jobs.v_lane v WHERE v.service_name = lane.service), ''), coalesce(l.concurrency, 0)
   FROM lane
@@ -59,7 +59,7 @@ SELECT lane.service, least(w.n, $1), w.n > $1, greatest(0, extract(epoch FROM no
 
 // laneSQL looks the lanes of some services up.
 const laneSQL = `
-SELECT l.service_name, l.execution_type, true,
+SELECT l.service_name, coalesce(l.runs_as, l.execution_type), true,
        l.registry_hash = ANY (ARRAY(SELECT registry_hash FROM jobs.tb_agent WHERE lease_expires_at > now())),
        coalesce((SELECT held FROM jobs.v_lane v WHERE v.service_name = l.service_name), ''), l.concurrency
   FROM jobs.tb_lane l WHERE l.service_name = ANY ($1)`
@@ -182,6 +182,8 @@ func readHolders(ctx context.Context, db jobs.Querier) (holders, error) {
 func (h holders) reason(l laneState, waited time.Duration) string {
 	s, known := h.switches[l.Type]
 	switch {
+	case known && s.StoppedAt != nil:
+		return stopped(s, h.now)
 	case known && !s.Enabled:
 		return switchedOff(s, h.now)
 	case h.alive == 0:
@@ -260,6 +262,14 @@ func switchedOff(s jobs.Switch, now time.Time) string {
 		text += fmt.Sprintf(" (%s, %s)", s.ChangedBy, ago(now.Sub(s.ChangedAt)))
 	}
 	return text
+}
+
+func stopped(s jobs.Switch, now time.Time) string {
+	text := "emergency stop"
+	if s.StopReason != "" {
+		text += ": " + s.StopReason
+	}
+	return text + fmt.Sprintf(" (%s, %s)", s.StoppedBy, ago(now.Sub(*s.StoppedAt)))
 }
 
 // held lists what is held back, most jobs first.

@@ -66,6 +66,9 @@ func getOverview(ctx context.Context, pool *pgxpool.Pool) (Overview, error) {
 	switches, err := jobs.Switches(ctx, db)
 	for _, s := range switches {
 		o.MultiExecution = o.MultiExecution || s.Enabled && s.Type != jobs.HTTP
+		if s.StoppedAt != nil {
+			o.Stopped = stopped(s, o.At)
+		}
 	}
 	return o, err
 }

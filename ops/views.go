@@ -20,6 +20,7 @@ type Overview struct {
 	RegistryHashes []string // distinct, of live agents
 	Environments   []string // distinct, of live agents
 	MultiExecution bool     // any type but http is enabled
+	Stopped        string   // why claiming rests everywhere, by whom and since when; empty: it does not
 	At             time.Time
 }
 

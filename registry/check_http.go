@@ -21,6 +21,8 @@ func (c *checker) http() {
 	eachString(networks, policy.AllowedNetworks, c.network)
 	c.baseURL()
 	c.auth()
+	c.tls()
+	c.proxy()
 	headers := c.n.path("runner_config", "headers")
 	if headers != nil && headers.kind == mapKind {
 		for i := range headers.kids {
@@ -36,12 +38,18 @@ func (c *checker) baseURL() {
 		if c.s.ExecutionType != jobs.HTTP {
 			return
 		}
+		at := orElse(c.n.get("runner_config"), c.n)
+		if c.s.ExplicitType {
+			c.fault(CodeMissing, at, "add base_url under runner_config; without execution_type it would run jobs that bring their endpoint",
+				"a service that is explicitly http needs runner_config.base_url")
+			return
+		}
 		// Services without base_url are what HTTP-only applications have.
 		help := "add base_url under runner_config, or list the domains in security_policy.allowed_domains"
 		if len(policy.AllowedDomains) > 0 {
 			help = "add base_url under runner_config unless every job brings its endpoint"
 		}
-		c.warn(CodeUnreachable, orElse(c.n.get("runner_config"), c.n), help,
+		c.warn(CodeUnreachable, at, help,
 			"without base_url it runs only jobs whose input_data.endpoint is an absolute URL that allowed_domains permits")
 		return
 	}
@@ -165,64 +173,6 @@ func (c *checker) network(n *node, entry string) {
 	}
 }
 
-// authFields says which fields of auth_config an auth_type needs and takes.
-var authFields = map[string]struct{ needs, takes []string }{
-	"bearer":  {[]string{"token_env_var"}, []string{"token_env_var"}},
-	"basic":   {[]string{"username_env_var", "password_env_var"}, []string{"username_env_var", "password_env_var"}},
-	"api_key": {[]string{"api_key_env_var"}, []string{"api_key_env_var", "header_name"}},
-	"none":    {},
-	"":        {},
-}
-
-func (c *checker) auth() {
-	kind := c.s.RunnerConfig.AuthType
-	c.words(c.n.path("runner_config", "auth_type"), "auth_type", "bearer", "basic", "api_key", "none")
-	rule, known := authFields[kind]
-	if !known {
-		return
-	}
-	config := c.n.path("runner_config", "auth_config")
-	if config != nil && config.kind > nullKind && config.kind != mapKind {
-		return
-	}
-	for _, name := range rule.needs {
-		if v := config.get(name); !given(v) || v.text == "" {
-			c.fault(CodeMissing, c.at("runner_config", "auth_config"), "add "+name+" with the name of the variable that holds it",
-				"auth_type %s needs auth_config.%s", kind, name)
-		}
-	}
-	if config == nil {
-		return
-	}
-	for _, k := range config.kids {
-		if fieldsOf(authConfigType).find(k.key) == nil || !given(k.node) {
-			continue
-		}
-		if !slices.Contains(rule.takes, k.key) {
-			help := "remove it, or change auth_type"
-			label := kind
-			if kind == "" {
-				label, help = "none (it is not given)", "add auth_type: "+authTypeFor(k.key)
-			}
-			c.fault(CodeConflict, &node{line: k.line, col: k.col}, help, "auth_config.%s means nothing with auth_type %s", k.key, label)
-		}
-		if strings.HasSuffix(k.key, "_env_var") {
-			c.envVar(k.node, "auth_config."+k.key)
-		} else if k.node.kind == stringKind && !headerName.MatchString(k.node.value()) {
-			c.fault(CodeEnum, k.node, "write a name such as X-API-Key", "header_name is not the name of an HTTP header")
-		}
-	}
-}
-
-func authTypeFor(field string) string {
-	for _, kind := range []string{"bearer", "basic", "api_key"} {
-		if slices.Contains(authFields[kind].takes, field) {
-			return kind
-		}
-	}
-	return "none"
-}
-
 func (c *checker) header(k *kid, value string) {
 	at := &node{line: k.line, col: k.col}
 	if !headerName.MatchString(k.key) {
@@ -249,6 +199,12 @@ func (c *checker) httpOperation(op *Operation, n *node) {
 			c.fault(CodeEnum, m, "write method: "+upper, "the method %s must be in upper case", shown(m))
 		} else {
 			c.words(m, "method", methods...)
+		}
+	}
+	if b := n.get("body"); given(b) {
+		c.words(b, "body", "json", "form")
+		if op.Body == "form" && slices.Contains([]string{"GET", "HEAD", "DELETE", "OPTIONS"}, op.Method) {
+			c.warn(CodeIgnored, b, "remove it, or change method", "a %s request has no body: its input goes into the query", op.Method)
 		}
 	}
 	p := n.get("path")

@@ -68,7 +68,7 @@ func (c *Config) renderNode(b *strings.Builder, path, key string, n *node) {
 		from := ""
 		if n.exp != nil && len(n.exp.names) > 0 {
 			from = " from " + strings.Join(n.exp.names, ", ")
-			if n.exp.secrets {
+			if len(n.exp.secrets) > 0 {
 				value = masked
 			}
 		}
@@ -86,7 +86,7 @@ func (s *Service) checks() []string {
 	}
 	if s.ExecutionType == jobs.HTTP || s.RunnerConfig.BaseURL != "" {
 		out = append(out, "base_url, its host against allowed_domains, allowed_networks",
-			"auth_type against auth_config, headers, methods and path templates")
+			"auth_type against auth_config, tls, proxy, headers, methods, bodies and path templates")
 	}
 	switch s.ExecutionType {
 	case jobs.Shell:

@@ -17,10 +17,11 @@ var secretWords = []string{
 var nameParts = strings.NewReplacer("_", "", "-", "", ".", "")
 
 // secretName tells whether a variable, header or key of this name probably
-// holds a secret. The fields that name variables (…_env_var) do not.
+// holds a secret. The fields that name variables (…_env_var), a place to ask for
+// a token (token_url) or a file (key_file) do not.
 func secretName(name string) bool {
 	name = strings.ToLower(name)
-	if strings.HasSuffix(name, "_env_var") {
+	if strings.HasSuffix(name, "_env_var") || name == "token_url" || name == "key_file" {
 		return false
 	}
 	flat := nameParts.Replace(name)
@@ -66,6 +67,6 @@ func maskAnyValue(line string) string {
 	return out
 }
 
-var wholeVariable = regexp.MustCompile(`^["']?\$\{[A-Za-z_][A-Za-z0-9_]*\}["']?\s*$`)
+var wholeVariable = regexp.MustCompile(`^["']?\$\{(?:[A-Za-z_][A-Za-z0-9_]*|file:/[^}]*|cred:[A-Za-z0-9_.@-]+)\}["']?\s*$`)
 
 func onlyVariable(value string) bool { return wholeVariable.MatchString(value) }

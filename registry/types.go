@@ -2,6 +2,7 @@ package registry
 
 import (
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/specql/specql-ops/jobs"
@@ -20,6 +21,8 @@ type Config struct {
 	secrets map[string]struct{} // values that came from secret-looking variables
 	tree    []*node             // the services' nodes, where Options.Origins asked for them
 	source  []byte              // the file as it was read, for Redacted; no copy
+	files   secretFiles         // that the secrets came from
+	schemas *sync.Map           // *Operation → *operationSchemas, see Check
 }
 
 // Service finds a service by name, regardless of case.
@@ -42,6 +45,11 @@ type Service struct {
 	// that only the agent's slots bound it.
 	Concurrency int  `yaml:"concurrency"`
 	LoadTest    bool `yaml:"load_test"` // load-test may run against it
+
+	// Validation says what becomes of a job whose input or output does not
+	// fit its schema: off (nobody looks), warn (also when empty: recorded
+	// with the job) or strict (the attempt fails and is not retried).
+	Validation string `yaml:"validation"`
 
 	// ExplicitType tells whether the file gave execution_type.
 	ExplicitType bool `yaml:"-"`
@@ -67,6 +75,7 @@ type Operation struct {
 
 	Method  string   `yaml:"method"`  // http; POST when empty
 	Path    string   `yaml:"path"`    // http; may hold {field}; "/" + Name when empty
+	Body    string   `yaml:"body"`    // http; json (also when empty) or form
 	Command []string `yaml:"command"` // shell, docker; "$input.field" is replaced whole
 
 	Qualifier string `yaml:"qualifier"` // serverless
@@ -81,9 +90,11 @@ type RunnerConfig struct {
 	// http
 	BaseURL     string            `yaml:"base_url"`
 	Headers     map[string]string `yaml:"headers"`
-	AuthType    string            `yaml:"auth_type"` // bearer, basic, api_key, none or empty
+	AuthType    string            `yaml:"auth_type"` // bearer, basic, api_key, oauth2, aws_sigv4, none or empty
 	AuthConfig  AuthConfig        `yaml:"auth_config"`
 	RetryConfig RetryConfig       `yaml:"retry_config"`
+	TLS         TLSConfig         `yaml:"tls"`
+	Proxy       string            `yaml:"proxy"` // http or https URL; none when empty, whatever the environment says
 
 	// shell
 	WorkingDirectory string            `yaml:"working_directory"`
@@ -101,6 +112,7 @@ type RunnerConfig struct {
 	ReadOnly     bool              `yaml:"read_only"`
 	Tmpfs        map[string]string `yaml:"tmpfs"`
 	RegistryAuth RegistryAuth      `yaml:"registry_auth"`
+	StartAhead   *bool             `yaml:"start_ahead"` // containers may wait for jobs; true when nil
 
 	// serverless
 	Provider     string `yaml:"provider"`
@@ -118,7 +130,32 @@ type AuthConfig struct {
 	UsernameEnvVar string `yaml:"username_env_var"` // basic
 	PasswordEnvVar string `yaml:"password_env_var"` // basic
 	APIKeyEnvVar   string `yaml:"api_key_env_var"`  // api_key
-	HeaderName     string `yaml:"header_name"`      // api_key; X-API-Key when empty
+	HeaderName     string `yaml:"header_name"`      // api_key; X-API-Key when this and query_name are empty
+	QueryName      string `yaml:"query_name"`       // api_key: a parameter of the query instead of a header
+
+	// oauth2: client credentials (RFC 6749, section 4.4)
+	TokenURL           string   `yaml:"token_url"`
+	ClientIDEnvVar     string   `yaml:"client_id_env_var"`
+	ClientSecretEnvVar string   `yaml:"client_secret_env_var"`
+	Scopes             []string `yaml:"scopes"`
+	Audience           string   `yaml:"audience"` // sent where the token endpoint asks for one
+
+	// aws_sigv4; the variables are AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY
+	// and AWS_SESSION_TOKEN when empty
+	AWSRegion             string `yaml:"aws_region"`
+	AWSService            string `yaml:"aws_service"` // execute-api, s3, es …
+	AccessKeyIDEnvVar     string `yaml:"access_key_id_env_var"`
+	SecretAccessKeyEnvVar string `yaml:"secret_access_key_env_var"`
+	SessionTokenEnvVar    string `yaml:"session_token_env_var"`
+}
+
+// TLSConfig names the files that an HTTP service's connections need, as
+// absolute paths on the agent's host. A file that changes counts from the next
+// attempt on.
+type TLSConfig struct {
+	CAFile   string `yaml:"ca_file"`   // PEM: the authorities that are trusted instead of the host's
+	CertFile string `yaml:"cert_file"` // PEM: the client's certificate, with its chain
+	KeyFile  string `yaml:"key_file"`  // PEM: its private key, unencrypted
 }
 
 // RetryConfig bounds the retries inside one attempt of an HTTP call.

@@ -22,13 +22,13 @@ type Log struct {
 	mu      sync.Mutex
 	lines   []LogLine
 	bytes   int
-	dropped int64 // lines
-	next    int64 // number of the next line, from 0
-	changed chan struct{}
+	dropped int64         // lines
+	next    int64         // number of the next line, from 0
+	changed chan struct{} // nil: nobody waits
 }
 
 // NewLog returns an empty log.
-func NewLog() *Log { return &Log{changed: make(chan struct{})} }
+func NewLog() *Log { return &Log{} }
 
 // Note adds a line of the runner itself.
 func (l *Log) Note(text string) { l.add("agent", text) }
@@ -49,8 +49,10 @@ func (l *Log) add(stream, text string) {
 		l.lines = l.lines[1:]
 		l.dropped++
 	}
-	close(l.changed)
-	l.changed = make(chan struct{})
+	if l.changed != nil {
+		close(l.changed)
+		l.changed = nil
+	}
 }
 
 // Tail returns the kept lines, and how many before them were dropped.
@@ -73,6 +75,9 @@ func (l *Log) Since(from int64) (lines []LogLine, next int64, more <-chan struct
 		lines = append(lines, l.lines[min(skip, int64(len(l.lines))):]...)
 	} else {
 		lines = append(lines, l.lines...)
+	}
+	if l.changed == nil {
+		l.changed = make(chan struct{})
 	}
 	return lines, l.next, l.changed
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/specql/specql-ops/jobs"
 	"github.com/specql/specql-ops/migrations"
 	"github.com/specql/specql-ops/ops"
 	"github.com/specql/specql-ops/registry"
@@ -84,13 +85,19 @@ func statusOf(err error) int {
 		return exitDatabase
 	case errors.Is(err, ops.ErrNeedsForce), errors.Is(err, ops.ErrNoTypes), errors.Is(err, ops.ErrAllJobs), errors.Is(err, ops.ErrNoAgents):
 		return exitUsage
-	case isA[*ops.NameError](err):
+	case isA[*ops.NameError](err), isA[*ops.RegistryRestoreError](err):
 		return exitInvalid
+	case isA[*ops.RollbackBusyError](err), errors.Is(err, ops.ErrNoRollback):
+		return exitFound
 	case errors.Is(err, registry.ErrEmpty), errors.Is(err, registry.ErrTooLarge):
 		return exitUnreadable
 	case isA[*registry.FileError](err):
 		return exitUsage
 	case isA[*migrations.PrivilegeError](err):
+		return exitDatabase
+	case isA[*migrations.TypedJobsError](err), isA[*migrations.AgentsError](err):
+		return exitFound
+	case isA[*jobs.PoolerError](err):
 		return exitDatabase
 	case isA[*migrations.VersionError](err), isA[*migrations.PartitionedError](err), isA[*migrations.ForeignTableError](err):
 		return exitInvalid

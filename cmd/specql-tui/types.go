@@ -15,12 +15,12 @@ import (
 func executionTypes(c *common) *cobra.Command {
 	var disable, enable []string
 	var reason string
-	var force bool
+	var force, cancelRunning bool
 	cmd := &cobra.Command{
 		Use:   "execution-types [--disable TYPE… | --enable TYPE…]",
 		Short: "Show the execution types, or switch them on and off for every agent",
 		Long: "Agents obey a switch with their next claim. Pending jobs of a disabled type are held, unchanged;\n" +
-			"running ones finish. The change is written to the audit log.",
+			"running ones finish, or are stopped with --cancel-running. The change is written to the audit log.",
 		Example: "  specql-tui execution-types\n" +
 			"  specql-tui execution-types --disable shell docker serverless --reason \"host maintenance\"\n" +
 			"  specql-tui execution-types --enable shell",
@@ -37,6 +37,9 @@ func executionTypes(c *common) *cobra.Command {
 					return showSwitches(ctx, cmd.OutOrStdout(), c, db)
 				})
 			}
+			if cancelRunning && !off {
+				return usageError("--cancel-running has a meaning with --disable only")
+			}
 			types, err := parseTypes(append(append(disable, enable...), args...))
 			if err != nil {
 				return err
@@ -51,7 +54,7 @@ func executionTypes(c *common) *cobra.Command {
 			by := ops.Self(program)
 			by.Reason = reason
 			return c.reading(cmd.Context(), func(ctx context.Context, db *pgxpool.Pool) error {
-				return switchTypes(ctx, cmd.OutOrStdout(), c, db, types, on, force, by)
+				return switchTypes(ctx, cmd.OutOrStdout(), c, db, types, typeSwitch{on, force, cancelRunning, by})
 			})
 		},
 	}
@@ -59,6 +62,7 @@ func executionTypes(c *common) *cobra.Command {
 	cmd.Flags().StringSliceVar(&enable, "enable", nil, "let jobs of these types go on")
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for the audit log and everybody's screens")
 	cmd.Flags().BoolVar(&force, "force", false, "disable http too")
+	cmd.Flags().BoolVar(&cancelRunning, "cancel-running", false, "with --disable: stop what runs of these types")
 	return cmd
 }
 
@@ -86,7 +90,14 @@ func showSwitches(ctx context.Context, w io.Writer, c *common, db *pgxpool.Pool)
 	for _, s := range list {
 		t.row(string(s.Type), state(s.Enabled), when(s.ChangedAt), or(s.ChangedBy, none), or(s.Reason, none))
 	}
-	return t.flush()
+	if err := t.flush(); err != nil {
+		return err
+	}
+	if len(list) > 0 && list[0].StoppedAt != nil {
+		fmt.Fprintf(w, "▲ emergency stop since %s by %s: %s; nothing is claimed until specql-tui resume\n",
+			when(*list[0].StoppedAt), clean(list[0].StoppedBy), clean(or(list[0].StopReason, "no reason given")))
+	}
+	return nil
 }
 
 func state(enabled bool) string {
@@ -96,33 +107,51 @@ func state(enabled bool) string {
 	return "disabled"
 }
 
-func switchTypes(ctx context.Context, w io.Writer, c *common, db *pgxpool.Pool, types []jobs.ExecutionType,
-	on, force bool, by jobs.By) error {
-	plan, err := ops.PlanSwitch(ctx, db, types, on)
+// typeSwitch is how types are to be switched.
+type typeSwitch struct {
+	on, force, cancelRunning bool
+	by                       jobs.By
+}
+
+func switchTypes(ctx context.Context, w io.Writer, c *common, db *pgxpool.Pool, types []jobs.ExecutionType, s typeSwitch) error {
+	plan, err := ops.PlanSwitch(ctx, db, types, s.on)
 	if err != nil {
 		return err
 	}
-	changed, err := ops.Switch(ctx, db, types, on, force, by)
+	changed, err := ops.Switch(ctx, db, types, s.on, s.force, s.by)
 	if err != nil {
 		return err
+	}
+	var cancelled ops.JobResult
+	if s.cancelRunning {
+		if cancelled, err = ops.CancelRunning(ctx, db, types, s.by); err != nil {
+			return err
+		}
 	}
 	if c.json() {
 		if changed == nil {
 			changed = []jobs.Switch{}
 		}
-		return writeJSON(w, map[string]any{"changed": changed, "affected": affected(plan)})
+		return writeJSON(w, map[string]any{"changed": changed, "affected": affected(plan), "cancelled": cancelled.Changed})
 	}
 	for _, t := range plan.Types {
+		running := fmt.Sprintf("%d running finish", t.Running)
+		if s.cancelRunning {
+			running = "what runs is stopped"
+		}
 		switch {
 		case t.Already:
-			fmt.Fprintf(w, "%s was %s already\n", t.Type, state(on))
-		case on:
+			fmt.Fprintf(w, "%s was %s already\n", t.Type, state(s.on))
+		case s.on:
 			fmt.Fprintf(w, "%s is enabled: %s pending jobs of %s go on\n", t.Type, capped(t.Pending, t.PendingCapped),
 				count(int64(t.Services), "service"))
 		default:
-			fmt.Fprintf(w, "%s is disabled: %s pending jobs of %s are held, %d running finish\n", t.Type,
-				capped(t.Pending, t.PendingCapped), count(int64(t.Services), "service"), t.Running)
+			fmt.Fprintf(w, "%s is disabled: %s pending jobs of %s are held, %s\n", t.Type,
+				capped(t.Pending, t.PendingCapped), count(int64(t.Services), "service"), running)
 		}
+	}
+	if s.cancelRunning {
+		fmt.Fprintf(w, "%s cancelled\n", count(cancelled.Changed, "running job"))
 	}
 	return nil
 }

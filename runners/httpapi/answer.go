@@ -3,10 +3,13 @@ package httpapi
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"mime"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"golang.org/x/text/encoding/htmlindex"
 )
 
 // maxExcerpt is how many bytes of an answer an error shows.
@@ -14,27 +17,79 @@ const maxExcerpt = 500
 
 // output gives an answer the form of output_data: a JSON object as it is,
 // anything else as {"body": …, "status_code": N}, where body is a JSON value
-// or a string. text is the same answer for an error. In both, secrets are
-// masked, and nothing is left that jsonb cannot hold.
-func (a *attempt) output(body []byte, contentType string, status int) (output json.RawMessage, text string) {
+// or a string. What is neither JSON nor text stands under body_base64, with its
+// content_type. begins is the same answer, or its beginning, for an error. In
+// all, secrets are masked, and nothing is left that jsonb cannot hold.
+func (a *attempt) output(body []byte, contentType string, status int) (output json.RawMessage, begins []byte) {
+	whole := body
 	body = bytes.TrimSpace(bytes.TrimPrefix(body, []byte("\ufeff")))
-	var wrapped struct {
-		Body       any `json:"body"`
-		StatusCode int `json:"status_code"`
-	}
-	wrapped.StatusCode = status
-	switch {
-	case len(body) > 0 && json.Valid(body) && (body[0] == '{' || body[0] == '[' || isJSON(contentType)):
+	if len(body) > 0 && json.Valid(body) && (body[0] == '{' || body[0] == '[' || isJSON(contentType)) {
 		clean := a.secrets.cleanJSON(body)
 		if clean[0] == '{' {
-			return clean, string(clean)
+			return clean, clean
 		}
-		wrapped.Body, text = json.RawMessage(clean), string(clean)
-	default:
-		text = a.secrets.mask(storable(string(body)))
-		wrapped.Body = text
+		return encode(wrapped{Body: json.RawMessage(clean), StatusCode: status}), clean
 	}
-	return encode(wrapped), text
+	plain, ok := decodeText(body, contentType)
+	if !ok {
+		return encode(wrapped{
+			Base64: a.secrets.maskBytes(whole), ContentType: cleanText(contentType, maxExcerpt), StatusCode: status,
+		}), fmt.Appendf(nil, "%d bytes of %s", len(whole), contentType)
+	}
+	text := a.secrets.mask(storable(plain))
+	return encode(wrapped{Body: text, StatusCode: status}), []byte(text[:min(len(text), 4*maxExcerpt)])
+}
+
+// wrapped is an answer that is no JSON object.
+type wrapped struct {
+	Body        any    `json:"body,omitempty"` // "" stays: an interface that holds it is not empty
+	Base64      []byte `json:"body_base64,omitempty"`
+	ContentType string `json:"content_type,omitempty"`
+	StatusCode  int    `json:"status_code"`
+}
+
+// decodeText reads text in the encoding that its content type names, UTF-8
+// where it names none. ok is false for what is no text: bytes that are not
+// UTF-8 under a type that is not one of text, or with no encoding that is
+// known.
+func decodeText(body []byte, contentType string) (text string, ok bool) {
+	media, parameters, err := mime.ParseMediaType(contentType)
+	isText := err != nil || media == "" || strings.HasPrefix(media, "text/") || strings.HasSuffix(media, "+xml") ||
+		media == "application/xml" || media == "application/x-www-form-urlencoded" || isJSON(contentType)
+	charset := strings.ToLower(parameters["charset"])
+	if isText && charset != "" && charset != "utf-8" && charset != "us-ascii" {
+		encoding, err := htmlindex.Get(charset)
+		if err == nil {
+			if plain, err := encoding.NewDecoder().Bytes(body); err == nil {
+				return string(plain), true
+			}
+		}
+	}
+	return string(body), isText || utf8.Valid(body) && bytes.IndexByte(body, 0) < 0
+}
+
+const (
+	// keptOfHuge is how many bytes are kept of an answer that is larger than
+	// max_response_size: enough to see what it is.
+	keptOfHuge = 64 << 10
+	// maxCounted bounds how much of such an answer is read only to say how
+	// large it was.
+	maxCounted = 64 << 20
+)
+
+// cutOutput keeps the beginning of an answer of size bytes, with a mark where
+// it was cut and a count of what is missing. It returns the beginning without
+// the mark.
+func (a *attempt) cutOutput(body []byte, status int, size int64) (text string) {
+	text = a.secrets.mask(storable(string(body))) // all of it: a secret may stand where it is cut
+	text = strings.ToValidUTF8(text[:min(len(text), keptOfHuge)], "")
+	cut := size - int64(len(text))
+	a.result.Output = encode(struct {
+		Body       string `json:"body"`
+		StatusCode int    `json:"status_code"`
+		Cut        int64  `json:"body_truncated_bytes"`
+	}{fmt.Sprintf("%s\n[%d more bytes were cut off]", text, cut), status, cut})
+	return text
 }
 
 func isJSON(contentType string) bool {
@@ -161,6 +216,14 @@ func encode(value any) json.RawMessage {
 		panic("httpapi: a value made of JSON's own types does not encode: " + err.Error())
 	}
 	return bytes.TrimSuffix(buf.Bytes(), []byte("\n"))
+}
+
+// maskBytes masks secrets in what is no text.
+func (s secrets) maskBytes(b []byte) []byte {
+	for _, secret := range s {
+		b = bytes.ReplaceAll(b, []byte(secret), []byte(mask))
+	}
+	return b
 }
 
 // cleanText is at most limit bytes of text on one line, without control

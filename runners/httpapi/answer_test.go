@@ -48,7 +48,13 @@ func TestEveryAnswerBecomesAnObject(t *testing.T) {
 		{"empty", "text/plain", "", `{"body": "", "status_code": 200}`, 200},
 		{"broken object", "application/json", `{"id": `, `{"body": "{\"id\":", "status_code": 202}`, 202},
 		{"two objects", "application/json", `{} {}`, `{"body": "{} {}", "status_code": 200}`, 200},
-		{"bytes", "image/png", "\x89PNG\x00\xff", `{"body": "\ufffdPNG\ufffd\ufffd", "status_code": 200}`, 200},
+		{"bytes", "image/png", "\x89PNG\x00\xff\n", `{"body_base64": "iVBORwD/Cg==", "content_type": "image/png", "status_code": 200}`, 200},
+		{"text that is called bytes", "application/octet-stream", "done", `{"body": "done", "status_code": 200}`, 200},
+		{"another encoding", "text/plain; charset=ISO-8859-1", "Gr\xfc\xdfe", `{"body": "Grüße", "status_code": 200}`, 200},
+		{"an encoding that nobody knows", "text/plain; charset=x-own", "Gr\xfc", `{"body": "Gr\ufffd", "status_code": 200}`, 200},
+		{"bytes that are called text", "text/plain", "a\x00\xff", `{"body": "a\ufffd\ufffd", "status_code": 200}`, 200},
+		{"xml", "application/soap+xml", "<ok/>", `{"body": "<ok/>", "status_code": 200}`, 200},
+		{"form", "application/x-www-form-urlencoded", "a=1&b=2", `{"body": "a=1&b=2", "status_code": 200}`, 200},
 		{"nul in an object", "application/json", `{"a\u0000": "\u0000x", "b": "\\u0000"}`, `{"a\ufffd": "\ufffdx", "b": "\\u0000"}`, 200},
 		{"unpaired surrogate", "application/json", `{"a": "\ud800"}`, `{"a": "\ufffd"}`, 200},
 		{"pair", "application/json", `{"a": "\ud83d\ude00"}`, `{"a": "😀"}`, 200},
@@ -111,8 +117,17 @@ func TestAnAnswerLargerThanMaxResponseSizeIsALimitError(t *testing.T) {
 	call.Service.SecurityPolicy.MaxResponseSize--
 	result, err := r.Run(t.Context(), call)
 	var limit *runners.LimitError
-	if !errors.As(err, &limit) || limit.Limit != "max_response_size" || result.Output != nil {
-		t.Errorf("error = %v, output %.40s", err, result.Output)
+	if !errors.As(err, &limit) || limit.Limit != "max_response_size" || limit.Used != "1012 bytes" {
+		t.Errorf("error = %v", err)
+	}
+	var kept struct {
+		Body       string `json:"body"`
+		StatusCode int    `json:"status_code"`
+		Cut        int    `json:"body_truncated_bytes"`
+	}
+	if err := json.Unmarshal(result.Output, &kept); err != nil || kept.StatusCode != 200 || kept.Cut != 1 ||
+		kept.Body != body[:1011]+"\n[1 more bytes were cut off]" {
+		t.Errorf("output %s, %v", result.Output, err)
 	}
 	if err != nil && !strings.HasPrefix(err.Error(), "Resource limit: ") {
 		t.Errorf("error = %v", err)

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/specql/specql-ops/jobs"
 	"github.com/specql/specql-ops/registry"
 	"github.com/specql/specql-ops/runners"
 	"github.com/specql/specql-ops/runners/httpapi"
@@ -24,6 +25,9 @@ func TestConformance(t *testing.T) {
 		case "/Fail":
 			w.WriteHeader(http.StatusInternalServerError)
 			io.WriteString(w, runnertest.FailureText+" for "+r.Header.Get("Authorization"))
+		case "/Crash":
+			io.Copy(io.Discard, r.Body)
+			panic(http.ErrAbortHandler)
 		case "/HugeOutput":
 			line := []byte(strings.Repeat("x", 1023) + "\n")
 			for n := 0; n < runnertest.HugeOutputBytes; n += len(line) {
@@ -50,6 +54,7 @@ func TestConformance(t *testing.T) {
 			default:
 			}
 			call := newCall(serve(t, handle).URL, `{"items": 3}`)
+			call.Job.ID = jobs.NewID()
 			call.Operation.Path = "/" + b.String()
 			call.Service.RunnerConfig.AuthType = "bearer"
 			call.Service.RunnerConfig.AuthConfig = registry.AuthConfig{TokenEnvVar: runnertest.SecretEnv}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -28,6 +29,9 @@ func TestMain(m *testing.M) {
 	}
 	goleak.VerifyTestMain(m)
 }
+
+// discard is for servers whose complaints are the test's own doing.
+var discard = log.New(io.Discard, "", 0)
 
 var testID = jobs.ID{0x0d, 0x3e, 0x11, 0xaa, 0x00, 0x01, 0x4a, 0x02, 0x80, 0x03, 0, 0, 0, 0, 0, 0x2a}
 

@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// fillPath replaces each {field} of an operation's path by that input field.
+// fillPath replaces each {field} of an operation's path by that input field;
+// {a.b} is a field of the object a.
 // The part before a ? is returned escaped, each value as one path segment or
 // a piece of one; the part after it with each value escaped for a query. used
 // names the fields that were taken.
@@ -43,7 +44,7 @@ func fill(template string, fields map[string]json.RawMessage, used map[string]bo
 		if !closed || name == "" {
 			return "", fmt.Errorf("path has a { without a field name and a }")
 		}
-		raw, given := fields[name]
+		raw, given := field(fields, name)
 		if !given {
 			return "", fmt.Errorf("the job's input_data has no field %q, which the path needs", name)
 		}
@@ -55,8 +56,24 @@ func fill(template string, fields map[string]json.RawMessage, used map[string]bo
 			return "", fmt.Errorf("the job's input_data field %q is empty, which the path cannot hold", name)
 		}
 		out.WriteString(escape(value))
-		used[name] = true
+		top, _, _ := strings.Cut(name, ".")
+		used[name], used[top] = true, true
 		template = after
+	}
+}
+
+// field finds a field of the input: one of that very name, or a.b within a.
+func field(fields map[string]json.RawMessage, name string) (json.RawMessage, bool) {
+	if raw, ok := fields[name]; ok {
+		return raw, true
+	}
+	for {
+		top, rest, deeper := strings.Cut(name, ".")
+		raw, ok := fields[top]
+		if !ok || !deeper {
+			return raw, ok
+		}
+		fields, name = objectFields(raw), rest
 	}
 }
 

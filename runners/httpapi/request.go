@@ -34,6 +34,12 @@ type attempt struct {
 	private []string // header names that stay with the first host
 	safe    bool     // sending it twice does no more than sending it once
 
+	tries     int        // begun
+	grant     *grant     // of oauth2; nil for every other auth_type
+	token     string     // that the header has of grant
+	renewed   bool       // a refused token was replaced
+	signature *signature // of aws_sigv4; nil for every other auth_type
+
 	result runners.Result
 }
 
@@ -55,7 +61,7 @@ func (a *attempt) prepare() (err error) {
 	}
 	a.result.Security = map[string]any{"policy": policy}
 
-	a.header = make(http.Header, 16)
+	a.header = make(http.Header, a.headerCount())
 	if a.route.base == nil {
 		err = a.fromRow()
 	} else {
@@ -64,13 +70,23 @@ func (a *attempt) prepare() (err error) {
 	if err != nil {
 		return err
 	}
-	if err := a.route.policy.permitURL(a.url, a.narrowed); err != nil {
+	if err := a.permitURL(); err != nil {
 		return err
 	}
 	if err := a.permitSize(); err != nil {
 		return err
 	}
 	return a.setHeaders()
+}
+
+// permitURL holds the request's URL against the policy. A path changes neither
+// scheme, user, host nor port, so that what holds for base_url holds for the
+// whole route.
+func (a *attempt) permitURL() error {
+	if a.route.base != nil && a.narrowed == nil {
+		return a.route.refused
+	}
+	return a.route.policy.permitURL(a.url, a.narrowed)
 }
 
 // narrow reads what the row may ask: fewer domains, less time. Anything else
@@ -134,12 +150,16 @@ func (a *attempt) fromOperation() error {
 		return a.config(fmt.Sprintf("operation %s: %v", op.Name, err))
 	}
 	a.url = join(a.route.base, filled, query)
-	if takesBody(a.method) {
+	switch {
+	case !takesBody(a.method):
+		a.addQuery(fields, used)
+		return nil
+	case strings.EqualFold(op.Body, "form"):
+		return a.setForm(input)
+	default:
 		a.setBody(input)
 		return nil
 	}
-	a.addQuery(fields, used)
-	return nil
 }
 
 // fromRow makes the request that the row describes, for a service without

@@ -39,11 +39,17 @@ func (a *attempt) runWithRetries(ctx context.Context) error {
 	trace(ctx, a.header)
 	for try := 0; ; try++ {
 		f := a.try(ctx)
+		if f != nil && f.status == http.StatusUnauthorized && a.grant != nil {
+			f = a.tryWithNewToken(ctx, f)
+		}
 		if f == nil {
 			return nil
 		}
-		wait, again := a.nextTry(ctx, try, f)
-		if !again {
+		wait, not := a.nextTry(ctx, try, f)
+		if not != "" {
+			if try < a.call.Service.RunnerConfig.RetryConfig.MaxRetries && !f.lasting {
+				a.call.Log.Note("not tried again within this attempt: " + not)
+			}
 			if f.retryAfter >= 0 && !f.lasting {
 				return &runners.RetryAfterError{Err: f.err, After: f.retryAfter}
 			}
@@ -52,6 +58,7 @@ func (a *attempt) runWithRetries(ctx context.Context) error {
 		a.runner.opts.Log.LogAttrs(ctx, slog.LevelDebug, "http try failed, trying again",
 			slog.String("service", a.call.Service.Name), slog.String("job", a.call.Job.ID.String()),
 			slog.Int("try", try+1), slog.Duration("wait", wait), slog.String("error", f.err.Error()))
+		a.call.Log.Note("next try in " + string(appendDuration(nil, wait)))
 		if err := a.runner.opts.Sleep(ctx, wait); err != nil {
 			return a.ended(err)
 		}
@@ -59,26 +66,42 @@ func (a *attempt) runWithRetries(ctx context.Context) error {
 	}
 }
 
-// nextTry decides whether to try again within this attempt, and after how
-// long.
-func (a *attempt) nextTry(ctx context.Context, try int, f *failure) (wait time.Duration, again bool) {
+// tryWithNewToken tries once more where a service refused a token that had been
+// kept: it may have been revoked, and a refused request was not acted upon.
+func (a *attempt) tryWithNewToken(ctx context.Context, refused *failure) *failure {
+	if a.renewed {
+		return refused
+	}
+	a.renewed = true
+	if f := a.takeToken(ctx, a.token); f != nil {
+		return f
+	}
+	a.result.Output = nil
+	return a.try(ctx)
+}
+
+// nextTry decides whether to try again within this attempt: after wait where
+// not is empty, else not gives the reason.
+func (a *attempt) nextTry(ctx context.Context, try int, f *failure) (wait time.Duration, not string) {
 	config := a.call.Service.RunnerConfig.RetryConfig
 	switch {
-	case try >= config.MaxRetries, f.lasting:
-		return 0, false
+	case f.lasting:
+		return 0, "it would fare no better"
+	case try >= config.MaxRetries:
+		return 0, "retry_config.max_retries is reached"
 	case f.reached && !a.safe:
-		return 0, false
+		return 0, "a " + a.method + " without an idempotency_key is not safe to repeat"
 	case f.status != 0 && !slices.Contains(a.retryStatuses(), f.status):
-		return 0, false
+		return 0, "status " + strconv.Itoa(f.status) + " is not in retry_config.retry_status_codes"
 	}
 	wait = f.retryAfter
 	if wait < 0 {
 		wait = backoff(a.runner.opts.RetryBase, config.BackoffFactor, try, a.runner.opts.Jitter())
 	}
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= wait {
-		return 0, false
+		return 0, "the wait of " + string(appendDuration(nil, wait)) + " would end after the attempt's timeout"
 	}
-	return wait, true
+	return wait, ""
 }
 
 // backoff is exponential with full jitter: anything up to base × factor^try,

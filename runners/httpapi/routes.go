@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -31,12 +32,22 @@ const (
 type route struct {
 	base      *url.URL // nil: the row gives the endpoint
 	policy    *policy
+	refused   error          // why base is not permitted; nil: it is
 	allowed   map[string]any // Result.Security's policy; read-only
 	transport *http.Transport
+	token     *http.Transport // to auth_config.token_url; nil without one
 }
 
-// routes keeps one route per service identity: its name, base_url and
-// policy. The identity is made of values, so a reload of the registry that
+// closeIdle closes the connections that nobody uses.
+func (r *route) closeIdle() {
+	r.transport.CloseIdleConnections()
+	if r.token != nil {
+		r.token.CloseIdleConnections()
+	}
+}
+
+// routes keeps one route per service identity: its name, base_url, policy,
+// proxy and certificates. The identity is made of values, so a reload of the registry that
 // leaves them alone keeps the connections too.
 type routes struct {
 	opts Options
@@ -76,7 +87,7 @@ func (rs *routes) of(s *registry.Service) (*route, error) {
 		gone := rs.order.Remove(oldest).(*kept)
 		delete(rs.byKey, gone.key)
 		// Requests in flight go on; their connections end by idleTimeout.
-		gone.route.transport.CloseIdleConnections()
+		gone.route.closeIdle()
 	}
 	k := &kept{key: string(key), route: made}
 	rs.byKey[k.key] = rs.order.PushFront(k)
@@ -95,6 +106,12 @@ func appendKey(b []byte, s *registry.Service) []byte {
 	for _, n := range s.SecurityPolicy.AllowedNetworks {
 		b = append(append(b, n...), 0)
 	}
+	rc := &s.RunnerConfig
+	b = append(append(b, 0), rc.Proxy...)
+	b = append(append(b, 0), rc.AuthConfig.TokenURL...)
+	if rc.TLS != (registry.TLSConfig{}) {
+		b = appendFiles(append(b, 0), rc.TLS)
+	}
 	return b
 }
 
@@ -112,18 +129,73 @@ func (rs *routes) make(s *registry.Service) (*route, error) {
 		return nil, err
 	}
 	r.policy = p
+	if r.base != nil {
+		r.refused = p.permitURL(r.base, nil)
+	}
 	r.allowed = map[string]any{"allowed_domains": p.domains.sources()}
 	if len(p.networks) > 0 {
 		r.allowed["allowed_networks"] = s.SecurityPolicy.AllowedNetworks
 	}
-	r.transport = newTransport(p, rs.opts)
+	via, proxy, err := rs.proxy(s)
+	if err != nil {
+		return nil, err
+	}
+	security, err := newTLS(s.RunnerConfig.TLS, rs.opts)
+	if err != nil {
+		return nil, &runners.ConfigError{Service: s.Name, Problem: err.Error()}
+	}
+	if proxy != nil {
+		p = via // the policy of what is dialled; where names lead, the proxy decides
+		r.allowed["proxy"] = proxy.Host
+	}
+	r.transport = newTransport(p, proxy, security, rs.opts)
+	if raw := s.RunnerConfig.AuthConfig.TokenURL; raw != "" && strings.EqualFold(s.RunnerConfig.AuthType, "oauth2") {
+		at, err := granted(s, "runner_config.auth_config.token_url", raw)
+		if err != nil {
+			return nil, err
+		}
+		if proxy != nil {
+			at = via
+		}
+		r.token = newTransport(at, proxy, security.Clone(), rs.opts)
+	}
 	return r, nil
 }
 
-// newTransport makes the service's connections. Each is dialled under the
-// service's policy, so that reusing one can never reach what the policy
-// refuses.
-func newTransport(p *policy, opts Options) *http.Transport {
+// proxy is the one that the registry names, and the policy for dialling it;
+// nil without one.
+func (rs *routes) proxy(s *registry.Service) (*policy, *url.URL, error) {
+	raw := s.RunnerConfig.Proxy
+	if raw == "" {
+		return nil, nil, nil
+	}
+	p, err := granted(s, "runner_config.proxy", raw)
+	if err != nil {
+		return nil, nil, err
+	}
+	u, err := url.Parse(raw)
+	return p, u, err
+}
+
+// granted is the policy for a URL besides base_url that the registry itself
+// names: its host, at public addresses or those of allowed_networks.
+func granted(s *registry.Service, field, raw string) (*policy, error) {
+	u, err := parseEndpoint(raw)
+	if err != nil {
+		return nil, &runners.ConfigError{Service: s.Name, Problem: field + " " + err.Error()}
+	}
+	if u.Scheme != "http" && u.Scheme != "https" || u.User != nil {
+		return nil, &runners.ConfigError{Service: s.Name, Problem: field + " is not an http or https URL without user and password"}
+	}
+	alone := *s
+	alone.SecurityPolicy.AllowedDomains = nil
+	return newPolicy(&alone, u)
+}
+
+// newTransport makes connections. Each is dialled under the policy p, so that
+// reusing one can never reach what it refuses. proxy is the registry's, or nil:
+// the environment's is never used.
+func newTransport(p *policy, proxy *url.URL, security *tls.Config, opts Options) *http.Transport {
 	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
 		host, _, err := net.SplitHostPort(address)
 		if err != nil {
@@ -135,12 +207,15 @@ func newTransport(p *policy, opts Options) *http.Transport {
 			Resolver:  opts.Resolver,
 			Control:   p.control(host),
 		}
-		return dialer.DialContext(ctx, network, address)
+		conn, err := dialer.DialContext(dialing(ctx), network, address)
+		if err != nil {
+			return nil, err
+		}
+		return &dialed{conn, conn.RemoteAddr().String()}, nil
 	}
-	return &http.Transport{
-		Proxy:                  nil, // behind a proxy, the dialer would see only the proxy's address
+	t := &http.Transport{
 		DialContext:            dial,
-		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: opts.RootCAs},
+		TLSClientConfig:        security,
 		TLSHandshakeTimeout:    tlsTimeout,
 		ForceAttemptHTTP2:      true,
 		MaxIdleConns:           0, // bounded per host
@@ -149,6 +224,10 @@ func newTransport(p *policy, opts Options) *http.Transport {
 		ExpectContinueTimeout:  time.Second,
 		MaxResponseHeaderBytes: maxHeaderBytes,
 	}
+	if proxy != nil {
+		t.Proxy = http.ProxyURL(proxy)
+	}
+	return t
 }
 
 // close ends idle connections and forgets the routes.
@@ -156,7 +235,7 @@ func (rs *routes) close() {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	for e := rs.order.Front(); e != nil; e = e.Next() {
-		e.Value.(*kept).route.transport.CloseIdleConnections()
+		e.Value.(*kept).route.closeIdle()
 	}
 	rs.order.Init()
 	clear(rs.byKey)

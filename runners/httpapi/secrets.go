@@ -4,13 +4,10 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
-	"net/http"
 	"net/url"
 	"slices"
 	"strings"
-
-	"github.com/specql/specql-ops/registry"
-	"github.com/specql/specql-ops/runners"
+	"sync"
 )
 
 const (
@@ -24,21 +21,65 @@ const (
 // one, longest first.
 type secrets []string
 
-// add takes a secret and the forms in which a service may echo it.
-func (s *secrets) add(value string) {
+// spell is a secret in the forms in which a service may echo it.
+func spell(value string) secrets {
 	if len(value) < shortestSecret {
-		return
+		return nil
 	}
-	forms := []string{value, url.QueryEscape(value), url.PathEscape(value), base64.StdEncoding.EncodeToString([]byte(value))}
+	var forms secrets
+	forms.merge(secrets{value, url.QueryEscape(value), url.PathEscape(value), base64.StdEncoding.EncodeToString([]byte(value))})
 	if quoted, err := json.Marshal(value); err == nil {
-		forms = append(forms, string(quoted[1:len(quoted)-1]))
+		forms.merge(secrets{string(quoted[1 : len(quoted)-1])})
 	}
+	return forms
+}
+
+// merge adds spellings.
+func (s *secrets) merge(forms secrets) {
+	merged := slices.Clone(*s) // it may be shared
 	for _, form := range forms {
-		if !slices.Contains(*s, form) {
-			*s = append(*s, form)
+		if !slices.Contains(merged, form) {
+			merged = append(merged, form)
 		}
 	}
-	slices.SortStableFunc(*s, func(a, b string) int { return len(b) - len(a) })
+	slices.SortStableFunc(merged, func(a, b string) int { return len(b) - len(a) })
+	*s = merged
+}
+
+// spellings keeps how secrets are spelled: a service's are the same in each of
+// its requests.
+type spellings struct {
+	mu      sync.Mutex
+	byValue map[string]secrets
+}
+
+// maxSpelled is how many secrets' spellings are kept; beyond it they are worked
+// out anew.
+const maxSpelled = 1024
+
+func (sp *spellings) of(value string) secrets {
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	forms, ok := sp.byValue[value]
+	if !ok {
+		if sp.byValue == nil || len(sp.byValue) >= maxSpelled {
+			sp.byValue = make(map[string]secrets)
+		}
+		forms = spell(value)
+		sp.byValue[value] = forms
+	}
+	return forms
+}
+
+// hide adds a secret of the registry's to what is masked. The spellings are
+// shared between attempts.
+func (a *attempt) hide(value string) {
+	forms := a.runner.spellings.of(value)
+	if len(a.secrets) == 0 {
+		a.secrets = forms
+		return
+	}
+	a.secrets.merge(forms)
 }
 
 func (s secrets) mask(text string) string {
@@ -67,103 +108,15 @@ func (s secrets) longest() int {
 	return len(s[0])
 }
 
-// authorize puts the service's credentials on a request, and their secrets
-// into hidden. It returns the name of the header that carries them; empty
-// without auth_type. Secrets are looked up now; an unset variable is a
-// *runners.ConfigError that names it.
-func (r *Runner) authorize(s *registry.Service, h http.Header, hidden *secrets) (header string, err error) {
-	auth := s.RunnerConfig.AuthConfig
-	switch strings.ToLower(s.RunnerConfig.AuthType) {
-	case "", "none":
-		return "", nil
-	case "bearer":
-		token, err := r.secret(s, "token_env_var", auth.TokenEnvVar)
-		if err != nil {
-			return "", err
-		}
-		hidden.add(token)
-		h.Set("Authorization", "Bearer "+token)
-		return "Authorization", nil
-	case "basic":
-		user, err := r.secret(s, "username_env_var", auth.UsernameEnvVar)
-		if err != nil {
-			return "", err
-		}
-		password := ""
-		if auth.PasswordEnvVar != "" {
-			if password, err = r.secret(s, "password_env_var", auth.PasswordEnvVar); err != nil {
-				return "", err
-			}
-		}
-		if strings.Contains(user, ":") {
-			return "", &runners.ConfigError{Service: s.Name, Problem: "the environment variable " +
-				auth.UsernameEnvVar + " (auth_config.username_env_var) holds a colon, which basic authentication cannot carry"}
-		}
-		hidden.add(password)
-		if password == "" {
-			// Some APIs take their key as the user name.
-			hidden.add(user)
-		}
-		pair := user + ":" + password
-		hidden.add(pair)
-		h.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(pair)))
-		return "Authorization", nil
-	case "api_key":
-		key, err := r.secret(s, "api_key_env_var", auth.APIKeyEnvVar)
-		if err != nil {
-			return "", err
-		}
-		header = apiKeyHeader(auth.HeaderName)
-		if !isToken(header) {
-			return "", &runners.ConfigError{Service: s.Name, Problem: "auth_config.header_name is not a header's name"}
-		}
-		hidden.add(key)
-		h.Set(header, key)
-		return header, nil
-	default:
-		return "", &runners.ConfigError{Service: s.Name, Problem: "auth_type " + s.RunnerConfig.AuthType +
-			" is not known: use bearer, basic, api_key or none"}
-	}
-}
-
-// apiKeyHeader is auth_config.header_name in its canonical form, or its
-// default.
-func apiKeyHeader(name string) string {
-	if name == "" {
-		return "X-Api-Key"
-	}
-	return http.CanonicalHeaderKey(name)
-}
-
-// secret reads the variable that a field of auth_config names. A line break
-// at its end, which files mounted as secrets often have, is not part of it.
-func (r *Runner) secret(s *registry.Service, field, variable string) (string, error) {
-	if variable == "" {
-		return "", &runners.ConfigError{Service: s.Name, Problem: "auth_type " + s.RunnerConfig.AuthType +
-			" needs auth_config." + field}
-	}
-	value, _ := r.opts.LookupEnv(variable)
-	value = strings.TrimRight(value, "\r\n")
-	if value == "" {
-		return "", &runners.ConfigError{Service: s.Name, Problem: "the environment variable " + variable +
-			" (auth_config." + field + ") is not set: set it where the agent runs"}
-	}
-	if !isHeaderValue(value) {
-		return "", &runners.ConfigError{Service: s.Name, Problem: "the environment variable " + variable +
-			" (auth_config." + field + ") holds a line break or another control character, which a header cannot carry"}
-	}
-	return value, nil
-}
-
 // hideHeader adds the value of a service's own header where its name says
 // that it is a credential; the registry may have filled it from a variable.
-func (s *secrets) hideHeader(name, value string) {
+func (a *attempt) hideHeader(name, value string) {
 	name = strings.ToLower(name)
 	for _, word := range []string{"auth", "key", "token", "secret", "password", "cookie", "credential", "signature"} {
 		if strings.Contains(name, word) {
-			s.add(value)
+			a.hide(value)
 			if _, credential, ok := strings.Cut(value, " "); ok {
-				s.add(credential)
+				a.hide(credential)
 			}
 			return
 		}

@@ -9,12 +9,10 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptrace"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/specql/specql-ops/runners"
@@ -31,53 +29,75 @@ type failure struct {
 	retryAfter time.Duration // what the service asked for; negative when nothing
 }
 
-// connection is what is remembered of the connection that a try used.
-// net/http does not promise which goroutine calls the hook.
-type connection struct {
-	mu      sync.Mutex
-	address string
-}
-
-func (c *connection) got(info httptrace.GotConnInfo) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.address = info.Conn.RemoteAddr().String()
-}
-
-func (c *connection) peer() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.address
-}
-
-// try sends the request once, follows permitted redirects, and takes the
-// answer into a.result. It returns nil when the service succeeded.
+// try sends the request once, follows permitted redirects, takes the answer
+// into a.result and notes all of it in the attempt's log. It returns nil when
+// the service succeeded.
 func (a *attempt) try(ctx context.Context) *failure {
-	var conn connection
-	last := a.url // where the request was when it failed
-	client := http.Client{
-		Transport: a.route.transport,
-		CheckRedirect: func(next *http.Request, via []*http.Request) error {
-			last = next.URL
-			return a.redirect(next, via)
-		},
+	a.tries++
+	t, ctx := newTiming(ctx, a.url.Scheme == "https")
+	answer, f := a.exchange(ctx, t)
+	a.note(t, answer, f)
+	return f
+}
+
+func (a *attempt) exchange(ctx context.Context, t *timing) (*http.Response, *failure) {
+	if a.grant != nil {
+		if f := a.takeToken(ctx, ""); f != nil {
+			return nil, f
+		}
 	}
-	request, err := a.request(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: conn.got}))
+	request, err := a.request(ctx)
 	if err != nil {
-		return &failure{err: a.config("the request cannot be made: " + a.secrets.mask(err.Error())), lasting: true, retryAfter: -1}
+		return nil, &failure{err: a.config("the request cannot be made: " + a.secrets.mask(err.Error())), lasting: true, retryAfter: -1}
 	}
-	answer, err := client.Do(request)
-	if peer := conn.peer(); peer != "" {
+	answer, at, err := a.send(request)
+	peer := t.peer()
+	if peer != "" {
 		a.result.Security["address"] = peer
 	}
 	if err != nil {
-		return a.unanswered(ctx, err, last, conn.peer() != "")
+		return nil, a.unanswered(ctx, err, at, peer != "")
 	}
 	defer answer.Body.Close()
 	if answer.TLS != nil {
 		a.result.Security["tls"] = strings.TrimPrefix(tls.VersionName(answer.TLS.Version), "TLS ")
 	}
-	return a.take(ctx, answer)
+	return answer, a.take(ctx, answer)
+}
+
+// send sends the request and follows redirects. at is where it was when it
+// failed. Only an answer that redirects needs a client, with its copies of all
+// headers.
+func (a *attempt) send(request *http.Request) (answer *http.Response, at *url.URL, err error) {
+	at = a.url
+	answer, err = a.route.transport.RoundTrip(request)
+	if err != nil || answer.StatusCode < 300 || answer.StatusCode > 399 {
+		return answer, at, err
+	}
+	client := http.Client{
+		Transport: &resumed{answer: answer, transport: a.route.transport},
+		CheckRedirect: func(next *http.Request, via []*http.Request) error {
+			at = next.URL
+			return a.redirect(next, via)
+		},
+	}
+	answer, err = client.Do(request)
+	return answer, at, err
+}
+
+// resumed is a transport whose first request has its answer already.
+type resumed struct {
+	answer    *http.Response
+	transport *http.Transport
+}
+
+// RoundTrip implements http.RoundTripper.
+func (r *resumed) RoundTrip(request *http.Request) (*http.Response, error) {
+	if answer := r.answer; answer != nil {
+		r.answer = nil
+		return answer, nil
+	}
+	return r.transport.RoundTrip(request)
 }
 
 // request makes one try's request. The header is shared between tries:
@@ -92,7 +112,10 @@ func (a *attempt) request(ctx context.Context) (*http.Request, error) {
 		return nil, err
 	}
 	request.URL, request.Header, request.Host = a.url, a.header, a.host
-	return request, nil
+	if a.signature != nil {
+		err = a.sign(ctx, request)
+	}
+	return request, err
 }
 
 // redirect decides on one more hop before it is made. Once a redirect left
@@ -141,8 +164,8 @@ func (a *attempt) unanswered(ctx context.Context, err error, at *url.URL, reache
 	switch {
 	case errors.As(err, &refusal):
 		f.err, f.lasting = refusal, true
-	case over(ctx) != nil:
-		f.err, f.lasting = a.ended(over(ctx)), true
+	case overdue(ctx) != nil:
+		f.err, f.lasting = a.ended(overdue(ctx)), true
 	case errors.Is(err, errRedirects):
 		f.err, f.lasting = &runners.FinalError{Err: a.describe(at, errRedirects)}, true
 	default:
@@ -151,9 +174,9 @@ func (a *attempt) unanswered(ctx context.Context, err error, at *url.URL, reache
 	return f
 }
 
-// over is why ctx is over: its error, or its deadline that has passed. The
+// overdue is why ctx is over: its error, or its deadline that has passed. The
 // network's own timers may notice a deadline just before ctx does.
-func over(ctx context.Context) error {
+func overdue(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -209,27 +232,35 @@ func (a *attempt) take(ctx context.Context, answer *http.Response) *failure {
 		limit = defaultMaxBytes
 	}
 	succeeded := answer.StatusCode >= 200 && answer.StatusCode <= 299
-	body, truncated, err := readBody(answer, limit)
-	if err != nil && (succeeded || over(ctx) != nil) {
+	body, over, err := readBody(answer, limit)
+	if err != nil && (succeeded || overdue(ctx) != nil) {
 		err = fmt.Errorf("the answer broke off after %d bytes: %w", len(body), err)
 		return a.unanswered(ctx, err, answer.Request.URL, true)
 	}
-	if truncated && succeeded {
-		return &failure{reached: true, lasting: true, retryAfter: -1, err: &runners.LimitError{
-			Limit: "max_response_size", Used: "more than " + strconv.FormatInt(limit, 10) + " bytes",
-			Allowed: strconv.FormatInt(limit, 10) + " bytes",
-		}}
-	}
-	if truncated || err != nil {
+	if over || err != nil {
 		// A secret cut in two would not be found, so its half goes too.
 		body = body[:max(0, len(body)-a.secrets.longest())]
 	}
-	output, text := a.output(body, answer.Header.Get("Content-Type"), answer.StatusCode)
+	if over {
+		size, exact := wholeSize(answer, limit)
+		text := a.cutOutput(body, answer.StatusCode, size)
+		if !succeeded {
+			return a.refused(answer, text)
+		}
+		used := strconv.FormatInt(size, 10) + " bytes"
+		if !exact {
+			used = "more than " + used
+		}
+		return &failure{reached: true, lasting: true, retryAfter: -1, err: &runners.LimitError{
+			Limit: "max_response_size", Used: used, Allowed: strconv.FormatInt(limit, 10) + " bytes",
+		}}
+	}
+	output, begins := a.output(body, answer.Header.Get("Content-Type"), answer.StatusCode)
 	a.result.Output = output
 	if succeeded {
 		return nil
 	}
-	return a.refused(answer, text)
+	return a.refused(answer, string(begins[:min(len(begins), 4*maxExcerpt)]))
 }
 
 // refused is the failure that a status other than 2xx means.
@@ -247,20 +278,36 @@ func (a *attempt) refused(answer *http.Response, body string) *failure {
 	}
 	switch code := answer.StatusCode; {
 	case slices.Contains(a.retryStatuses(), code):
-	case code == http.StatusRequestTimeout, code == http.StatusTooEarly, code == http.StatusTooManyRequests, code >= 500:
+	case mayPass(code):
 	default:
 		f.err, f.lasting = &runners.FinalError{Err: f.err}, true
 	}
 	return f
 }
 
-// readBody reads at most limit bytes; truncated tells that there were more.
-// What was read is returned beside an error too.
-func readBody(answer *http.Response, limit int64) (body []byte, truncated bool, err error) {
+// mayPass tells whether what a status says may be otherwise the next time.
+func mayPass(status int) bool {
+	switch status {
+	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
+		return true
+	}
+	return status >= 500
+}
+
+// readBody reads at most limit bytes; over tells that there were more. What was
+// read is returned beside an error too.
+func readBody(answer *http.Response, limit int64) (body []byte, over bool, err error) {
+	known := answer.ContentLength
+	if known > 0 && known <= min(limit, 64<<10) {
+		// net/http ends such a body where it was announced to end.
+		body = make([]byte, known)
+		n, err := io.ReadFull(answer.Body, body)
+		return body[:n], false, err
+	}
 	var buf bytes.Buffer
-	if known := answer.ContentLength; known > 0 {
+	if known > 0 {
 		// Trust an announced length for a start only: announcing is cheap.
-		buf.Grow(int(min(known, limit, 64<<10)) + bytes.MinRead)
+		buf.Grow(64<<10 + bytes.MinRead)
 	}
 	_, err = buf.ReadFrom(io.LimitReader(answer.Body, limit+1))
 	body = buf.Bytes()
@@ -268,4 +315,15 @@ func readBody(answer *http.Response, limit int64) (body []byte, truncated bool, 
 		return body[:limit], true, nil
 	}
 	return body, false, err
+}
+
+// wholeSize is the size of an answer of which limit bytes and one more were
+// read: what it announced, or what it turns out to be when up to maxCounted
+// more are read and thrown away. Where exact is false there is more.
+func wholeSize(answer *http.Response, limit int64) (size int64, exact bool) {
+	if answer.ContentLength > limit {
+		return answer.ContentLength, true
+	}
+	more, err := io.Copy(io.Discard, io.LimitReader(answer.Body, maxCounted))
+	return limit + 1 + more, err == nil && more < maxCounted
 }

@@ -3,8 +3,9 @@
 // tests say the rest.
 //
 // The suite drives a real runner against real work that the runner's harness
-// sets up. It waits for events, never for time, and it checks nothing that
-// differs by nature between types, such as usage.
+// sets up. It waits for events, never for time. What differs by nature between
+// types, such as what can be measured, the harness declares and the suite holds
+// it to that.
 package runnertest
 
 import (
@@ -28,12 +29,16 @@ const (
 	Fail
 	// HugeOutput answers with at least HugeOutputBytes of text.
 	HugeOutput
+	// Crash begins and breaks off without an answer, as a program does that
+	// panics: a signal, a broken connection, a lost function.
+	Crash
 	// Hang starts and then neither answers nor ends by itself.
 	Hang
 	// Refused is a call that the service's security policy does not permit.
 	Refused
-	// Reveal answers with all that the work can see and should not repeat:
-	// its request's headers, its environment. It succeeds.
+	// Reveal answers with all that the work can see: its request's headers,
+	// its environment, its payload's context. Some of it says which job it is,
+	// and some of it should not be repeated. It succeeds.
 	Reveal
 )
 
@@ -48,6 +53,8 @@ func (b Behaviour) String() string {
 		return "Fail"
 	case HugeOutput:
 		return "HugeOutput"
+	case Crash:
+		return "Crash"
 	case Hang:
 		return "Hang"
 	case Refused:
@@ -87,12 +94,21 @@ type Harness struct {
 	New func(t *testing.T) runners.Runner
 
 	// Call makes one call of the behaviour, with a job id of its own. The
-	// suite sets Timeout. What the call needs, such as a server or a script,
-	// may belong to t and end with it.
+	// suite sets Timeout and Log, and some of the row's fields. What the call
+	// needs, such as a server or a script, may belong to t and end with it.
 	Call func(t *testing.T, b Behaviour) runners.Call
 
 	// AwaitHang returns once the work of the latest Hang call is running,
 	// and fails the test when it does not come to that. It is called from
 	// the test's own goroutine.
 	AwaitHang func(t *testing.T)
+
+	// Measures are the fields of resource_usage that this runner fills on
+	// this host for every attempt that the work itself ended:
+	// cpu_usage_percent, memory_mb, peak_memory_mb. Where none is listed, the
+	// work is done elsewhere and none may ever be there.
+	Measures []string
+
+	// Crowd is how many calls run at once; 50 when 0.
+	Crowd int
 }

@@ -11,8 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/goleak"
 
+	"github.com/specql/specql-ops/jobs"
 	"github.com/specql/specql-ops/runners"
 )
 
@@ -24,7 +26,8 @@ const (
 	soon = 5 * time.Second
 	// short is the timeout that Hang calls run into.
 	short = 400 * time.Millisecond
-	// crowd is the number of calls that run at once.
+	// crowd is the number of calls that run at once where the harness says
+	// nothing else.
 	crowd = 50
 )
 
@@ -42,13 +45,18 @@ func Suite(t *testing.T, h Harness) {
 		{"a JSON object in the answer is the output", objectIsOutput},
 		{"any other answer is kept with its code beside it", textIsKept},
 		{"a failed service is an error that may be retried", failureIsRetryable},
-		{"a huge answer is bounded", hugeAnswerIsBounded},
+		{"work that breaks off is an error that may be retried", crashIsRetryable},
+		{"a huge answer is bounded, marked, and its rest counted", hugeAnswerIsBounded},
 		{"a timeout ends the attempt and is named", timeoutIsNamed},
+		{"a nearer deadline ends the attempt before its timeout", deadlineIsKept},
 		{"a cancelled attempt returns promptly", cancelIsPrompt},
 		{"an ended context starts nothing", endedContextStartsNothing},
 		{"a refusal says what is not allowed", refusalIsPolicyError},
-		{"a secret reaches neither output nor security record", secretIsMasked},
-		{"any number of calls run at once", manyAtOnce},
+		{"no row makes a runner panic", noRowPanics},
+		{"a secret reaches neither output, security record, error nor log", secretIsMasked},
+		{"the work learns which job and attempt it is, and of the trace", jobIsNamed},
+		{"usage says what is measured and nothing else", usageIsPresent},
+		{"any number of calls run at once, each with its own answer", manyAtOnce},
 		{"a call is left as it was", callIsUnchanged},
 	} {
 		t.Run(promise.name, func(t *testing.T) { promise.keep(t, h) })
@@ -58,19 +66,26 @@ func Suite(t *testing.T, h Harness) {
 
 // run makes one call with the timeout that the agent would give it, and
 // checks what holds for every result.
-func run(t *testing.T, ctx context.Context, r runners.Runner, call runners.Call, timeout time.Duration) (runners.Result, error) {
+func run(t *testing.T, ctx context.Context, h Harness, r runners.Runner, call runners.Call, timeout time.Duration) (runners.Result, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	call.Timeout = timeout
+	call.Timeout, call.Log = timeout, runners.NewLog()
 	result, err := r.Run(ctx, call)
-	checkResult(t, result, err)
+	checkResult(t, h, result, err)
+	lines, _ := call.Log.Tail()
+	for _, line := range lines {
+		if strings.Contains(line.Text, Secret) {
+			t.Errorf("the secret is in the log: %s", line.Text)
+		}
+	}
 	return result, err
 }
 
-// checkResult fails the test when a result could not be recorded, or shows
-// the planted secret. It may be called from any goroutine.
-func checkResult(t *testing.T, result runners.Result, err error) {
+// checkResult fails the test when a result could not be recorded, shows the
+// planted secret, or claims to have measured what the runner cannot measure.
+// It may be called from any goroutine.
+func checkResult(t *testing.T, h Harness, result runners.Result, err error) {
 	t.Helper()
 	if result.Output != nil {
 		var object map[string]json.RawMessage
@@ -94,11 +109,26 @@ func checkResult(t *testing.T, result runners.Result, err error) {
 	if err != nil && strings.Contains(err.Error(), Secret) {
 		t.Error("the secret is in the error")
 	}
+	for name, value := range usage(t, result) {
+		if name != "duration_seconds" && len(h.Measures) == 0 {
+			t.Errorf("usage has %s = %v, of work that is done elsewhere", name, value)
+		}
+	}
+}
+
+// usage is what resource_usage will hold.
+func usage(t *testing.T, result runners.Result) map[string]float64 {
+	t.Helper()
+	var fields map[string]float64
+	if err := json.Unmarshal(result.Usage.JSON(), &fields); err != nil {
+		t.Errorf("usage is not an object of numbers: %s", result.Usage.JSON())
+	}
+	return fields
 }
 
 func objectIsOutput(t *testing.T, h Harness) {
 	r := h.New(t)
-	result, err := run(t, t.Context(), r, h.Call(t, Succeed), ample)
+	result, err := run(t, t.Context(), h, r, h.Call(t, Succeed), ample)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +146,7 @@ func objectIsOutput(t *testing.T, h Harness) {
 
 func textIsKept(t *testing.T, h Harness) {
 	r := h.New(t)
-	result, err := run(t, t.Context(), r, h.Call(t, PlainText), ample)
+	result, err := run(t, t.Context(), h, r, h.Call(t, PlainText), ample)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +173,7 @@ func textIsKept(t *testing.T, h Harness) {
 
 func failureIsRetryable(t *testing.T, h Harness) {
 	r := h.New(t)
-	_, err := run(t, t.Context(), r, h.Call(t, Fail), ample)
+	_, err := run(t, t.Context(), h, r, h.Call(t, Fail), ample)
 	if err == nil {
 		t.Fatal("no error from a service that failed")
 	}
@@ -155,23 +185,53 @@ func failureIsRetryable(t *testing.T, h Harness) {
 	}
 }
 
+func crashIsRetryable(t *testing.T, h Harness) {
+	r := h.New(t)
+	_, err := run(t, t.Context(), h, r, h.Call(t, Crash), ample)
+	if err == nil {
+		t.Fatal("no error from work that broke off")
+	}
+	if !runners.Retryable(err) {
+		t.Errorf("not retryable: %v", err)
+	}
+	if _, err := run(t, t.Context(), h, r, h.Call(t, Succeed), ample); err != nil {
+		t.Errorf("the next attempt: %v", err)
+	}
+}
+
 // hugeAnswerIsBounded relies on checkResult for the bound on the output.
 func hugeAnswerIsBounded(t *testing.T, h Harness) {
 	r := h.New(t)
-	result, err := run(t, t.Context(), r, h.Call(t, HugeOutput), ample)
+	result, err := run(t, t.Context(), h, r, h.Call(t, HugeOutput), ample)
 	var limit *runners.LimitError
 	if err != nil && !errors.As(err, &limit) {
 		t.Errorf("error is not a LimitError: %v", err)
 	}
-	if err == nil && result.Output == nil {
-		t.Error("neither output nor an error that says why")
+	var fields map[string]any
+	if err := json.Unmarshal(result.Output, &fields); err != nil {
+		t.Fatalf("no output beside error %v", limit)
 	}
+	for _, name := range []string{"stdout", "body"} {
+		kept, ok := fields[name].(string)
+		if !ok {
+			continue
+		}
+		cut, _ := fields[name+"_truncated_bytes"].(float64)
+		if cut <= 0 || int(cut)+len(kept) < HugeOutputBytes {
+			t.Errorf("%d bytes kept and %v counted as %s_truncated_bytes, of at least %d", len(kept), cut, name, HugeOutputBytes)
+		}
+		if end := kept[max(0, len(kept)-100):]; !strings.Contains(end, "cut off") {
+			t.Errorf("the text does not say at its end that the rest was cut off: %q", end)
+		}
+		return
+	}
+	t.Errorf("output has neither stdout nor body: %.200s", result.Output)
 }
 
 func timeoutIsNamed(t *testing.T, h Harness) {
 	r := h.New(t)
 	start := time.Now()
-	_, err := run(t, t.Context(), r, h.Call(t, Hang), short)
+	_, err := run(t, t.Context(), h, r, h.Call(t, Hang), short)
 	if took := time.Since(start); took > short+soon {
 		t.Errorf("returned %s after a timeout of %s", took, short)
 	}
@@ -186,6 +246,20 @@ func timeoutIsNamed(t *testing.T, h Harness) {
 	}
 }
 
+func deadlineIsKept(t *testing.T, h Harness) {
+	r := h.New(t)
+	ctx, cancel := context.WithTimeout(t.Context(), short)
+	defer cancel()
+	start := time.Now()
+	_, err := run(t, ctx, h, r, h.Call(t, Hang), ample)
+	if took := time.Since(start); took > short+soon {
+		t.Errorf("returned %s after a deadline of %s", took, short)
+	}
+	if err == nil || !runners.Retryable(err) {
+		t.Errorf("error %v, want one that may be retried", err)
+	}
+}
+
 func cancelIsPrompt(t *testing.T, h Harness) {
 	r := h.New(t)
 	call := h.Call(t, Hang)
@@ -193,7 +267,7 @@ func cancelIsPrompt(t *testing.T, h Harness) {
 	defer cancel()
 	done := make(chan error, 1)
 	go func() {
-		_, err := run(t, ctx, r, call, ample)
+		_, err := run(t, ctx, h, r, call, ample)
 		done <- err
 	}()
 	h.AwaitHang(t)
@@ -212,7 +286,7 @@ func endedContextStartsNothing(t *testing.T, h Harness) {
 	r := h.New(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err := run(t, ctx, r, h.Call(t, Succeed), ample)
+	_, err := run(t, ctx, h, r, h.Call(t, Succeed), ample)
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v does not wrap context.Canceled", err)
 	}
@@ -220,7 +294,7 @@ func endedContextStartsNothing(t *testing.T, h Harness) {
 
 func refusalIsPolicyError(t *testing.T, h Harness) {
 	r := h.New(t)
-	_, err := run(t, t.Context(), r, h.Call(t, Refused), ample)
+	_, err := run(t, t.Context(), h, r, h.Call(t, Refused), ample)
 	var policy *runners.PolicyError
 	if !errors.As(err, &policy) {
 		t.Fatalf("error is not a PolicyError: %v", err)
@@ -236,11 +310,45 @@ func refusalIsPolicyError(t *testing.T, h Harness) {
 	}
 }
 
-// secretIsMasked relies on checkResult for the secret's absence; the work
-// really shows what it sees, so there must be an output to look at.
+// noRowPanics runs rows that no application should write. Whether such a row
+// is an error is the runner's to say.
+func noRowPanics(t *testing.T, h Harness) {
+	r := h.New(t)
+	long := json.RawMessage(`{"deep": ` + strings.Repeat("[", 20_000) + strings.Repeat("]", 20_000) + `}`)
+	for _, raw := range []json.RawMessage{nil, {}, json.RawMessage("null"), json.RawMessage("[1]"), json.RawMessage(`"text"`),
+		json.RawMessage("{"), json.RawMessage("{\"timeout\": \"soon\", \"a\": \"\\u0000\"}"), json.RawMessage("\xff"), long} {
+		for _, field := range []func(*jobs.Job){
+			func(j *jobs.Job) { j.Input = raw },
+			func(j *jobs.Job) { j.RunnerConfig = raw },
+			func(j *jobs.Job) { j.SecurityContext = raw },
+			func(j *jobs.Job) {
+				j.Identifier, j.CorrelationID, j.TenantID, j.IdempotencyKey = string(raw), "\n", "\x7f", "é"
+			},
+		} {
+			call := h.Call(t, Succeed)
+			job := *call.Job
+			call.Job = &job
+			field(&job)
+			func() {
+				defer func() {
+					if p := recover(); p != nil {
+						t.Errorf("a row with %.60q panics: %v", raw, p)
+					}
+				}()
+				_, _ = run(t, t.Context(), h, r, call, ample)
+			}()
+		}
+	}
+	if _, err := run(t, t.Context(), h, r, h.Call(t, Succeed), ample); err != nil {
+		t.Errorf("an orderly row afterwards: %v", err)
+	}
+}
+
+// secretIsMasked relies on run for the secret's absence; the work really
+// shows what it sees, so there must be an output to look at.
 func secretIsMasked(t *testing.T, h Harness) {
 	r := h.New(t)
-	result, err := run(t, t.Context(), r, h.Call(t, Reveal), ample)
+	result, err := run(t, t.Context(), h, r, h.Call(t, Reveal), ample)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -249,17 +357,68 @@ func secretIsMasked(t *testing.T, h Harness) {
 	}
 }
 
+func jobIsNamed(t *testing.T, h Harness) {
+	r := h.New(t)
+	traceID := trace.TraceID{0x4b, 0xf9, 0x2f, 0x35, 0x77, 0xb3, 0x4d, 0xa6, 0xa3, 0xce, 0x92, 0x9d, 0x0e, 0x0e, 0x47, 0x36}
+	span := trace.NewSpanContext(trace.SpanContextConfig{
+		TraceID: traceID, SpanID: trace.SpanID{0, 0xf0, 0x67, 0xaa, 0x0b, 0xa9, 0x02, 0xb7}, TraceFlags: trace.FlagsSampled,
+	})
+	for _, given := range []string{"order-4711-charge", ""} {
+		call := h.Call(t, Reveal)
+		job := *call.Job
+		call.Job = &job
+		job.Attempt, job.MaxAttempts = 5273, 9000
+		job.IdempotencyKey, job.CorrelationID, job.TenantID = given, "corr-81c4", "6f0cbb1e-4f0e-4d1e-8f5e-1c6f6d1f2a3b"
+		result, err := run(t, trace.ContextWithSpanContext(t.Context(), span), h, r, call, ample)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for what, value := range map[string]string{
+			"job id": job.ID.String(), "identifier": job.Identifier, "attempt": "5273", "idempotency key": given,
+			"correlation id": job.CorrelationID, "tenant": job.TenantID, "trace": "00-" + traceID.String() + "-00f067aa0ba902b7-01",
+		} {
+			if !bytes.Contains(result.Output, []byte(value)) {
+				t.Errorf("the work does not see the %s %q", what, value)
+			}
+		}
+		// Without a key of the application's, the job's id is the key.
+		if given == "" && bytes.Count(result.Output, []byte(job.ID.String())) < 2 {
+			t.Error("the work does not see the job's id as idempotency key too")
+		}
+	}
+}
+
+func usageIsPresent(t *testing.T, h Harness) {
+	r := h.New(t)
+	for _, b := range []Behaviour{Succeed, Fail} {
+		result, _ := run(t, t.Context(), h, r, h.Call(t, b), ample)
+		found := usage(t, result)
+		for _, name := range h.Measures {
+			value, there := found[name]
+			if !there || value < 0 || value == 0 && name != "cpu_usage_percent" {
+				t.Errorf("%s: usage is %s, want a %s", b, result.Usage.JSON(), name)
+			}
+		}
+	}
+}
+
 func manyAtOnce(t *testing.T, h Harness) {
 	r := h.New(t)
-	calls := make([]runners.Call, crowd)
-	for i := range calls {
-		calls[i] = h.Call(t, Succeed)
+	if h.Crowd == 0 {
+		h.Crowd = crowd
 	}
+	kinds := []Behaviour{Succeed, Reveal, Fail}
 	var wg sync.WaitGroup
-	for _, call := range calls {
+	for i := range h.Crowd {
+		kind := kinds[i%len(kinds)]
+		call := h.Call(t, kind)
 		wg.Go(func() {
-			if _, err := run(t, t.Context(), r, call, 2*ample); err != nil {
-				t.Error(err)
+			result, err := run(t, t.Context(), h, r, call, 2*ample)
+			switch {
+			case (err != nil) != (kind == Fail):
+				t.Errorf("%s: error %v", kind, err)
+			case kind == Reveal && !bytes.Contains(result.Output, []byte(call.Job.ID.String())):
+				t.Errorf("%s: the answer is not the one of job %s", kind, call.Job.ID)
 			}
 		})
 	}
@@ -277,7 +436,7 @@ func callIsUnchanged(t *testing.T, h Harness) {
 		return string(b)
 	}
 	before := snapshot()
-	if _, err := run(t, t.Context(), r, call, ample); err != nil {
+	if _, err := run(t, t.Context(), h, r, call, ample); err != nil {
 		t.Fatal(err)
 	}
 	if after := snapshot(); after != before {

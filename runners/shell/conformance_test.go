@@ -3,6 +3,8 @@ package shell
 import (
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"testing"
 
 	"github.com/specql/specql-ops/runners"
@@ -26,6 +28,8 @@ func TestConformance(t *testing.T) {
 				call = newCall(t, "exit", "3", runnertest.FailureText)
 			case runnertest.HugeOutput:
 				call = newCall(t, "huge")
+			case runnertest.Crash:
+				call = newCall(t, "panic")
 			case runnertest.Hang:
 				call = newCall(t)
 				hanging = filepath.Join(call.Service.RunnerConfig.WorkingDirectory, "hanging")
@@ -40,5 +44,15 @@ func TestConformance(t *testing.T) {
 			return call
 		},
 		AwaitHang: func(t *testing.T) { awaitFile(t, hanging) },
+		Measures:  measured(),
 	})
+}
+
+// measured is what this host measures of every job, short ones too.
+func measured() []string {
+	host := Probe()
+	if runtime.GOOS == "linux" && slices.Contains(host.Controllers, "memory") {
+		return []string{"cpu_usage_percent", "memory_mb", "peak_memory_mb"}
+	}
+	return []string{"cpu_usage_percent"}
 }

@@ -106,6 +106,8 @@ func helper(args []string) {
 				fail(err)
 			}
 		}
+	case "panic":
+		panic("the ledger is gone")
 	case "exit":
 		fmt.Fprint(os.Stderr, strings.Join(args[2:], " "))
 		n, _ := strconv.Atoi(args[1])

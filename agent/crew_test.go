@@ -1,0 +1,57 @@
+package agent
+
+import (
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// However long the others take, each attempt begins: here all must be under way
+// at the same time before any ends.
+func TestAttemptsOfACrewWaitForNoOther(t *testing.T) {
+	const n = 500
+	var together sync.WaitGroup
+	together.Add(n)
+	ended := make(chan struct{}, n)
+	c := crew{run: func(*attempt) {
+		together.Done()
+		together.Wait()
+		ended <- struct{}{}
+	}}
+	for range 5 {
+		some := make([]*attempt, n/5)
+		for i := range some {
+			some[i] = &attempt{}
+		}
+		c.start(some)
+	}
+	for range n {
+		<-ended
+	}
+}
+
+func TestCrewRunsEachAttemptOnce(t *testing.T) {
+	const n = 20_000
+	var runs [n]atomic.Int32
+	number := map[*attempt]int{}
+	var all []*attempt
+	for i := range n {
+		at := &attempt{}
+		all, number[at] = append(all, at), i
+	}
+	var ended sync.WaitGroup
+	ended.Add(n)
+	c := crew{run: func(at *attempt) {
+		runs[number[at]].Add(1)
+		ended.Done()
+	}}
+	for i := 0; i < n; i += 100 {
+		go c.start(all[i : i+100])
+	}
+	ended.Wait()
+	for i := range runs {
+		if got := runs[i].Load(); got != 1 {
+			t.Fatalf("attempt %d ran %d times", i, got)
+		}
+	}
+}
