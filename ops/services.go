@@ -27,6 +27,7 @@ type ServiceRow struct {
 	MemoryPeakMB                  *float64
 
 	Limits ServiceLimits
+	Switch jobs.LaneSwitch // what operators decided; its zero value where no agent has the service
 }
 
 // ServiceLimits are what a service may use, and what it has used of it. A
@@ -46,7 +47,7 @@ type ServiceLimits struct {
 const servicesWindow = time.Hour
 
 // The services that agents have written down, and those whose jobs wait
-// though no agent knows them are added by ListServices.
+// though no agent knows them are added by GetServices.
 const servicesSQL = `
 SELECT l.service_name, l.execution_type,
        l.registry_hash = ANY (ARRAY(SELECT registry_hash FROM jobs.tb_agent WHERE lease_expires_at > now())),
@@ -64,14 +65,14 @@ const serviceFiguresSQL = `
 SELECT service_name, completed, failed, violations, memory_samples, memory_mb_peak, duration_hist
   FROM jobs.tb_job_metric WHERE minute >= date_trunc('minute', now()) - $1::interval`
 
-// ListServices lists every service that agents run or that has waiting jobs, by
+// GetServices lists every service that agents run or that has waiting jobs, by
 // name. Its cost does not grow with the jobs table.
-func ListServices(ctx context.Context, db jobs.Beginner) ([]ServiceRow, error) {
-	rows, err := listServices(ctx, db)
+func GetServices(ctx context.Context, db jobs.Beginner) ([]ServiceRow, error) {
+	rows, err := getServices(ctx, db)
 	return rows, Explain(err)
 }
 
-func listServices(ctx context.Context, db jobs.Beginner) ([]ServiceRow, error) {
+func getServices(ctx context.Context, db jobs.Beginner) ([]ServiceRow, error) {
 	tx, err := db.Begin(ctx)
 	if err != nil {
 		return nil, err
@@ -91,6 +92,15 @@ func listServices(ctx context.Context, db jobs.Beginner) ([]ServiceRow, error) {
 	}
 	if err := serviceFiguresOf(ctx, tx, list, at); err != nil {
 		return nil, err
+	}
+	switches, err := jobs.LaneSwitches(ctx, tx)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range switches {
+		if i, known := at[s.Service]; known {
+			list[i].Switch = s
+		}
 	}
 	q, err := readQueue(ctx, tx)
 	if err != nil {
@@ -205,7 +215,7 @@ const maxViolations = 20
 
 // GetService reads one service in full. A *NameError says that there is none.
 func GetService(ctx context.Context, db jobs.Beginner, name string) (ServiceDetail, error) {
-	list, err := ListServices(ctx, db)
+	list, err := GetServices(ctx, db)
 	if err != nil {
 		return ServiceDetail{}, err
 	}

@@ -115,7 +115,7 @@ func (a *app) allPages() []entry {
 		{actions.PageLive, live.New(a.env, live.Source{Live: s.Live, Plan: s.Plan, Switch: s.Switch, Clock: s.Clock})},
 		{actions.PageJobs, jobs.New(a.env, jobs.Source{List: s.List, Job: s.Job, Filter: s.Filter, Plan: s.PlanJobs, Change: s.ChangeJobs,
 			Operations: s.Operations, Enqueue: s.Enqueue, Follow: s.Follow, Clock: s.Clock})},
-		{actions.PageServices, services.New(a.env, services.Source{Services: s.Services, Service: s.Service, Versions: s.Versions, Diff: s.Diff, Clock: s.Clock})},
+		{actions.PageServices, services.New(a.env, services.Source{Services: s.Services, Service: s.Service, Plan: s.PlanService, Switch: s.SwitchService, Versions: s.Versions, Diff: s.Diff, Clock: s.Clock})},
 		{actions.PageAgents, agents.New(a.env, agents.Source{Agents: s.Agents, Order: s.Order, Clock: s.Clock})},
 		{actions.PageAudit, audit.New(a.env, audit.Source{Audit: s.Audit, Clock: s.Clock})},
 	}

@@ -132,6 +132,15 @@ func (f *fake) source() Source {
 		Service: func(context.Context, string) (ops.ServiceDetail, error) {
 			return answer(f, func() ops.ServiceDetail { return f.service })
 		},
+		PlanService: func(_ context.Context, name string, change jobs.LaneChange) (ops.ServicePlan, error) {
+			return answer(f, func() ops.ServicePlan { return ops.ServicePlan{Pending: 57, Running: 5} })
+		},
+		SwitchService: func(_ context.Context, name string, change jobs.LaneChange, reason string) ([]jobs.LaneSwitch, error) {
+			return answer(f, func() []jobs.LaneSwitch {
+				f.done = append(f.done, fmt.Sprintf("%s %s because %s", change, name, reason))
+				return []jobs.LaneSwitch{{Service: name}}
+			})
+		},
 		Versions: func(context.Context) ([]ops.VersionRow, error) {
 			return answer(f, func() []ops.VersionRow {
 				return []ops.VersionRow{{ID: 2, Hash: "a1b2c3d4e5f6", Agent: "agent-1", AppliedAt: start.Add(-time.Hour)}, {ID: 1, Hash: "77aa00bb1122", Agent: "agent-1", AppliedAt: start.Add(-30 * time.Hour)}}
@@ -271,6 +280,11 @@ func newFake() *fake {
 		{Service: "stripe_api", Type: jobs.HTTP, Live: true, Waiting: 312, Oldest: 4 * time.Second, Completed: 184203, Failed: 612, P95: 182 * time.Millisecond,
 			Limits: ops.ServiceLimits{PerMinute: 6000, SpentMinute: 5704, FailuresToCut: 5, FailuresNow: 1}},
 		{Service: "tax_rates", Type: jobs.HTTP, Live: true, Completed: 20, Failed: 31, P95: 5 * time.Second, Limits: ops.ServiceLimits{FailuresToCut: 5, FailuresNow: 9, OpenUntil: ptr(start.Add(4 * time.Minute))}},
+	}
+	for i := range f.services {
+		if s := &f.services[i]; s.Live {
+			s.Switch = jobs.LaneSwitch{Service: s.Service, Type: s.Type, Enabled: true, CanFall: s.Type == jobs.Docker}
+		}
 	}
 	f.service = ops.ServiceDetail{ServiceRow: f.services[0], Version: ops.VersionRow{Hash: "a1b2c3d4e5f6", AppliedAt: start.Add(-time.Hour)},
 		Registry: &ops.ServiceEntry{Kind: "processing", Category: "data", Operations: []string{"process_data", "clean_up"}, Commands: []string{"/usr/bin/python3"}},

@@ -161,6 +161,24 @@ func TestTheLastReversibleActionIsTakenBack(t *testing.T) {
 	c.did("drain 1 agents because kernel update", "resume 1 agents because ")
 }
 
+func TestAServiceIsSwitchedOffAndOnAgainByUndo(t *testing.T) {
+	c := open(t, newFake(), 120, 40, "")
+	c.press("4", "b")
+	c.shows("no http fallback")
+	c.press("t")
+	c.grace()
+	c.shows("Switch data_processor off", "Waiting: 57, running: 5.")
+	c.press("up")
+	c.typed("bad deploy")
+	c.press("enter", "right", "enter")
+	c.grace()
+	c.press("esc", "u")
+	c.grace()
+	c.shows("Switch data_processor on")
+	c.press("right", "enter")
+	c.did("disable data_processor because bad deploy", "enable data_processor because ")
+}
+
 func TestThePaletteFindsAnyActionByItsWords(t *testing.T) {
 	c := open(t, newFake(), 120, 40, "")
 	c.press("3", ":")

@@ -23,17 +23,19 @@ type Source struct {
 	Plan     func(ctx context.Context, types []jobs.ExecutionType, enable bool) (ops.SwitchPlan, error)
 	Switch   func(ctx context.Context, types []jobs.ExecutionType, enable, force bool, reason string) ([]jobs.Switch, error)
 	// Of jobs: what an action will do, and doing it.
-	PlanJobs   func(ctx context.Context, action ops.JobAction, f ops.Filter) (ops.JobPlan, error)
-	ChangeJobs func(ctx context.Context, action ops.JobAction, f ops.Filter, reason string, progress func(int64)) (ops.JobResult, error)
-	Operations func(ctx context.Context) ([]ops.Operation, error)
-	Enqueue    func(ctx context.Context, o ops.Operation, typed map[string]string, reason string) (jobs.ID, error)
-	Follow     func(ctx context.Context, id jobs.ID, tell func(ops.LogChunk) error) error
-	Services   func(ctx context.Context) ([]ops.ServiceRow, error)
-	Service    func(ctx context.Context, name string) (ops.ServiceDetail, error)
-	Versions   func(ctx context.Context) ([]ops.VersionRow, error)
-	Diff       func(ctx context.Context, from, to string) (ops.VersionDiff, error)
-	Order      func(ctx context.Context, agents []ops.AgentRow, order ops.Order, reason string) (ops.Ordered, error)
-	Audit      func(ctx context.Context, before int64, text string, limit int) ([]ops.AuditRow, error)
+	PlanJobs      func(ctx context.Context, action ops.JobAction, f ops.Filter) (ops.JobPlan, error)
+	ChangeJobs    func(ctx context.Context, action ops.JobAction, f ops.Filter, reason string, progress func(int64)) (ops.JobResult, error)
+	Operations    func(ctx context.Context) ([]ops.Operation, error)
+	Enqueue       func(ctx context.Context, o ops.Operation, typed map[string]string, reason string) (jobs.ID, error)
+	Follow        func(ctx context.Context, id jobs.ID, tell func(ops.LogChunk) error) error
+	Services      func(ctx context.Context) ([]ops.ServiceRow, error)
+	Service       func(ctx context.Context, name string) (ops.ServiceDetail, error)
+	PlanService   func(ctx context.Context, name string, change jobs.LaneChange) (ops.ServicePlan, error)
+	SwitchService func(ctx context.Context, name string, change jobs.LaneChange, reason string) ([]jobs.LaneSwitch, error)
+	Versions      func(ctx context.Context) ([]ops.VersionRow, error)
+	Diff          func(ctx context.Context, from, to string) (ops.VersionDiff, error)
+	Order         func(ctx context.Context, agents []ops.AgentRow, order ops.Order, reason string) (ops.Ordered, error)
+	Audit         func(ctx context.Context, before int64, text string, limit int) ([]ops.AuditRow, error)
 
 	Keymap actions.Keymap
 
@@ -85,9 +87,19 @@ func Database(ctx context.Context, pool *pgxpool.Pool, by jobs.By, keymap action
 		Follow: func(ctx context.Context, id jobs.ID, tell func(ops.LogChunk) error) error {
 			return ops.FollowLog(ctx, pool, id, tell)
 		},
-		Services: func(ctx context.Context) ([]ops.ServiceRow, error) { return ops.ListServices(ctx, pool) },
+		Services: func(ctx context.Context) ([]ops.ServiceRow, error) { return ops.GetServices(ctx, pool) },
 		Service: func(ctx context.Context, name string) (ops.ServiceDetail, error) {
 			return ops.GetService(ctx, pool, name)
+		},
+		PlanService: func(ctx context.Context, name string, change jobs.LaneChange) (ops.ServicePlan, error) {
+			plan, err := ops.PlanServices(ctx, pool, []string{name}, change)
+			if err != nil {
+				return ops.ServicePlan{}, err
+			}
+			return plan[0], nil
+		},
+		SwitchService: func(ctx context.Context, name string, change jobs.LaneChange, reason string) ([]jobs.LaneSwitch, error) {
+			return ops.SwitchServices(ctx, pool, []string{name}, change, because(reason))
 		},
 		Versions: func(ctx context.Context) ([]ops.VersionRow, error) { return ops.ListVersions(ctx, pool, nil, 50) },
 		Diff: func(ctx context.Context, from, to string) (ops.VersionDiff, error) {

@@ -72,7 +72,7 @@ var all = []Action{
 	{ID: PageLive, Place: Everywhere, Keys: []string{"2"}, Title: "Live", Does: "Go to the page Live", Quiet: true, Command: "queue-status"},
 	{ID: PageJobs, Place: Everywhere, Keys: []string{"3"}, Title: "Jobs", Does: "Go to the page Jobs", Quiet: true, Command: "jobs list"},
 	{ID: PageServices, Place: Everywhere, Keys: []string{"4"}, Title: "Services", Does: "Go to the page Services", Quiet: true},
-	{ID: PageAgents, Place: Everywhere, Keys: []string{"7"}, Title: "Agents", Does: "Go to the page Agents", Quiet: true, Command: "agents list"},
+	{ID: PageAgents, Place: Everywhere, Keys: []string{"7"}, Title: "Agents", Does: "Go to the page Agents", Quiet: true, Command: "agents"},
 	{ID: PageAudit, Place: Everywhere, Keys: []string{"8"}, Title: "Audit", Does: "Go to the page Audit", Quiet: true},
 
 	{ID: LiveOpen, Place: Live, Keys: []string{"enter"}, Title: "jobs", Does: "Open the jobs behind the figures under the cursor"},
@@ -99,6 +99,8 @@ var all = []Action{
 
 	{ID: ServicesOpen, Place: Services, Keys: []string{"enter"}, Title: "detail", Does: "Open the service under the cursor"},
 	{ID: ServicesJobs, Place: Services, Keys: []string{"o"}, Title: "jobs", Does: "Open the service's jobs"},
+	{ID: ServicesSwitch, Place: Services, Keys: []string{"t"}, Title: "on/off", Does: "Switch the service on or off, after its plan", Changes: true},
+	{ID: ServicesFallback, Place: Services, Keys: []string{"b"}, Title: "fallback", Does: "Run the service over http, or as its own type again", Changes: true},
 	{ID: ServicesDiff, Place: Services, Keys: []string{"d"}, Title: "changes", Does: "Show what the last registry versions changed", Command: "registry diff"},
 	{ID: ServicesSort, Place: Services, Keys: []string{"s"}, Title: "sort", Does: "Sort by the next column"},
 	{ID: ServicesBack, Place: Services, Keys: []string{"esc"}, Title: "back", Does: "Go back to the list", Moves: true, Quiet: true},

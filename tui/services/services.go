@@ -1,7 +1,9 @@
 // Package services is the console's page of services: how each fares, what it
 // may use and has used of it, why its jobs wait, what its policy refused with
 // the line that would permit it, and what the registry's last versions changed.
-// It only shows; it does no I/O in Update.
+// From
+// here a service is switched on or off, or to its http fallback. It does no I/O in
+// Update.
 package services
 
 import (
@@ -14,6 +16,7 @@ import (
 
 	tea "charm.land/bubbletea/v2"
 
+	"github.com/specql/specql-ops/jobs"
 	"github.com/specql/specql-ops/ops"
 	"github.com/specql/specql-ops/ops/actions"
 	"github.com/specql/specql-ops/tui/parts"
@@ -23,6 +26,8 @@ import (
 type Source struct {
 	Services func(ctx context.Context) ([]ops.ServiceRow, error)
 	Service  func(ctx context.Context, name string) (ops.ServiceDetail, error)
+	Plan     func(ctx context.Context, name string, change jobs.LaneChange) (ops.ServicePlan, error)
+	Switch   func(ctx context.Context, name string, change jobs.LaneChange, reason string) ([]jobs.LaneSwitch, error)
 	Versions func(ctx context.Context) ([]ops.VersionRow, error)
 	Diff     func(ctx context.Context, from, to string) (ops.VersionDiff, error)
 	Clock    func() time.Time
@@ -134,6 +139,16 @@ func (p *Page) Disabled(id actions.ID) string {
 		if _, ok := p.current(); !ok {
 			return "the list is empty"
 		}
+	case actions.ServicesSwitch, actions.ServicesFallback:
+		row, ok := p.current()
+		switch {
+		case !ok:
+			return "the list is empty"
+		case row.Switch.Service == "":
+			return "no agent has this service"
+		case id == actions.ServicesFallback && (!row.Switch.CanFall || row.Type == jobs.HTTP):
+			return "the service has no http fallback (base_url)"
+		}
 	}
 	return ""
 }
@@ -170,6 +185,16 @@ func (p *Page) Do(id actions.ID) tea.Cmd {
 		}
 	case actions.ServicesDiff:
 		return p.changes()
+	case actions.ServicesSwitch:
+		if row.Switch.Enabled {
+			return p.env.Ask(p.switching(row, jobs.DisableService))
+		}
+		return p.env.Ask(p.switching(row, jobs.EnableService))
+	case actions.ServicesFallback:
+		if row.Switch.Fallback {
+			return p.env.Ask(p.switching(row, jobs.NoFallback))
+		}
+		return p.env.Ask(p.switching(row, jobs.FallBack))
 	}
 	return nil
 }
@@ -245,6 +270,8 @@ func (p *Page) order() {
 func state(th *parts.Theme, s *ops.ServiceRow) (symbol, word string, style parts.Style) {
 	done := s.Completed + s.Failed
 	switch {
+	case s.Switch.Service != "" && !s.Switch.Enabled:
+		return "○", "off", th.Muted
 	case s.Limits.OpenUntil != nil:
 		return "✕", "cut off", th.Bad
 	case s.Held != "" && s.Waiting > 0:
