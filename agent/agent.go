@@ -71,6 +71,7 @@ type Agent struct {
 type counts struct {
 	takenOver, leasesLost, lateResults atomic.Int64
 	applied, rejected                  atomic.Int64 // registry files
+	unfitInputs, unfitOutputs          atomic.Int64 // documents that did not fit their schemas
 }
 
 // New checks the options; it starts nothing and connects to nothing.
@@ -150,6 +151,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		first.Close(context.WithoutCancel(ctx))
 		return err
 	}
+	a.tellRunners(a.config())
 	a.vitals.connected(forHeartbeats)
 	a.vitals.renew(asked)
 	a.log.Info("agent started", "name", a.opt.Name, "slots", a.opt.Slots, "types", a.opt.types(), "lease", a.opt.Lease)

@@ -103,7 +103,7 @@ func (e *FileError) Unwrap() []error {
 // error or a diagnostic of that severity. The error is about reading alone
 // and is a *FileError.
 func Load(path string, opt Options) (*Config, Diagnostics, error) {
-	data, err := readFile(path)
+	data, err := ReadFile(path)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -111,7 +111,8 @@ func Load(path string, opt Options) (*Config, Diagnostics, error) {
 	return config, diags, nil
 }
 
-func readFile(path string) ([]byte, error) {
+// ReadFile reads a registry's text, with Load's bounds and errors.
+func ReadFile(path string) ([]byte, error) {
 	fail := func(kind, cause error) ([]byte, error) {
 		return nil, &FileError{Path: path, Kind: kind, Cause: cause}
 	}

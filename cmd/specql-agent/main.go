@@ -24,6 +24,8 @@ import (
 	"github.com/specql/specql-ops/ops"
 	"github.com/specql/specql-ops/registry"
 	"github.com/specql/specql-ops/runners"
+	"github.com/specql/specql-ops/runners/docker"
+	"github.com/specql/specql-ops/runners/docker/waiter"
 	"github.com/specql/specql-ops/runners/httpapi"
 	"github.com/specql/specql-ops/runners/shell"
 )
@@ -47,6 +49,7 @@ func (e *exitError) Unwrap() error { return e.err }
 
 func main() {
 	shell.ShimMain()
+	waiter.Main()
 	if err := command().ExecuteContext(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, "specql-agent:", strings.TrimSpace(err.Error()))
 		status := exitUsage
@@ -60,7 +63,7 @@ func main() {
 type flags struct {
 	registry, env, databaseURL, name, logFormat, logLevel, listen string
 	types                                                         []string
-	slots                                                         int
+	slots, dockerAhead                                            int
 	lease, drain, retention                                       time.Duration
 	pprof                                                         bool
 }
@@ -88,11 +91,12 @@ func command() *cobra.Command {
 	v.StringVar(&f.env, "env", env("ENV", ""), "environment whose overlay is merged: development, staging, production …")
 	v.StringVar(&f.databaseURL, "database-url", "", "PostgreSQL; else SPECQL_DATABASE_URL, DATABASE_URL, PG* variables")
 	v.StringVar(&f.name, "name", env("NAME", ""), "the agent's name on screens (default: the host's)")
-	v.StringSliceVar(&f.types, "types", strings.Split(env("TYPES", "http,shell"), ","), "execution types to take")
+	v.StringSliceVar(&f.types, "types", strings.Split(env("TYPES", "http,shell,docker"), ","), "execution types to take")
 	v.IntVar(&f.slots, "slots", envInt("SLOTS", 100), "jobs at once")
 	v.DurationVar(&f.lease, "lease", envDuration("LEASE", 15*time.Second), "without a heartbeat for so long the jobs are taken over")
 	v.DurationVar(&f.drain, "drain-timeout", envDuration("DRAIN_TIMEOUT", 30*time.Second), "running jobs get so long when the agent stops")
 	v.DurationVar(&f.retention, "retention", envDuration("RETENTION", 0), "delete jobs so long after they ended, such as 720h; at least 1h, 0 keeps them")
+	v.IntVar(&f.dockerAhead, "docker-ahead-mb", envInt("DOCKER_AHEAD_MB", 256), "memory for containers that are started ahead of jobs, in MiB; 0 starts none")
 	v.StringVar(&f.logFormat, "log-format", env("LOG_FORMAT", "text"), "text or json")
 	v.StringVar(&f.logLevel, "log-level", env("LOG_LEVEL", "info"), "debug, info, warn or error")
 	v.StringVar(&f.listen, "listen", env("LISTEN", "127.0.0.1:9464"), "metrics and probes over HTTP, to whoever reaches the address; off for none")
@@ -124,7 +128,7 @@ func run(ctx context.Context, f flags) error {
 	if err := checkDatabase(ctx, url); err != nil {
 		return &exitError{exitDatabase, err}
 	}
-	taken, isolation, closeAll, err := makeRunners(f.types, log)
+	taken, isolation, closeAll, err := makeRunners(f, log)
 	if err != nil {
 		return err
 	}
@@ -200,14 +204,14 @@ func checkDatabase(ctx context.Context, url string) error {
 	return ops.CheckMigrated(ctx, pool)
 }
 
-func makeRunners(types []string, log *slog.Logger) (made []runners.Runner, isolation string, closeAll func(), err error) {
+func makeRunners(f flags, log *slog.Logger) (made []runners.Runner, isolation string, closeAll func(), err error) {
 	var closers []func()
 	closeAll = func() {
 		for _, c := range slices.Backward(closers) {
 			c()
 		}
 	}
-	for _, word := range types {
+	for _, word := range f.types {
 		t, err := jobs.ParseExecutionType(word)
 		if err != nil {
 			return nil, "", closeAll, &exitError{exitUsage, fmt.Errorf("--types: %w", err)}
@@ -225,8 +229,15 @@ func makeRunners(types []string, log *slog.Logger) (made []runners.Runner, isola
 			closers = append(closers, func() { r.Close() })
 			made = append(made, r)
 			isolation = r.Host().Isolation
+		case jobs.Docker:
+			r, err := docker.New(docker.Options{Log: log, Agent: f.name, AheadMB: f.dockerAhead})
+			if err != nil {
+				return nil, "", closeAll, &exitError{exitConfig, err}
+			}
+			closers = append(closers, func() { r.Close() })
+			made = append(made, r)
 		default:
-			return nil, "", closeAll, &exitError{exitUsage, fmt.Errorf("--types: this version runs http and shell, not %s", t)}
+			return nil, "", closeAll, &exitError{exitUsage, fmt.Errorf("--types: this version runs http, shell and docker, not %s", t)}
 		}
 	}
 	return made, isolation, closeAll, nil
@@ -245,6 +256,17 @@ func doctor() *cobra.Command {
 				cmp.Or(h.Namespaces, "none"), h.Landlock, h.Seccomp, h.Cgroup, h.Controllers)
 			for _, lack := range h.Lacks {
 				fmt.Fprintf(w, "  lacks       %s\n", lack)
+			}
+			fmt.Fprintln(w, "docker")
+			for _, c := range docker.Examine(cmd.Context()) {
+				word := "ok"
+				if !c.OK {
+					word = "lacks"
+				}
+				fmt.Fprintf(w, "  %-10s  %-5s  %s\n", c.Name, word, c.Found)
+				if c.Advice != "" {
+					fmt.Fprintf(w, "  %-10s         %s\n", "", c.Advice)
+				}
 			}
 			return nil
 		},

@@ -3,6 +3,7 @@ package docker
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -182,7 +183,7 @@ func (p *pool) tend() {
 			p.r.discard(s.ready[0].box)
 			s.ready = s.ready[1:]
 		}
-		if want == 0 && s.making == 0 {
+		if len(s.came) == 0 && s.making == 0 {
 			delete(p.services, name)
 			continue
 		}
@@ -248,10 +249,14 @@ func (p *pool) make(s *reserve) {
 	p.making--
 	switch {
 	case err != nil:
-		p.pausedTo = time.Now().Add(10 * time.Second)
+		pause := 10 * time.Second
+		if unfit := (*unfitError)(nil); errors.As(err, &unfit) {
+			pause = 24 * time.Hour
+		}
+		p.pausedTo = time.Now().Add(pause)
 		p.waiter.forget()
 		if p.r.ctx.Err() == nil && !p.r.engine.isGone(err) {
-			p.r.opts.Log.Warn("no container is started ahead for a while", "service", s.service.Name, "error", err)
+			p.r.opts.Log.Warn("no container is started ahead", "for", pause, "service", s.service.Name, "error", err)
 		}
 	case p.closed || p.services[s.service.Name] != s:
 		p.r.discard(w.box)
