@@ -142,6 +142,10 @@ func (a *Agent) halted() bool {
 func (a *Agent) Run(ctx context.Context) error {
 	first, err := a.connect(ctx, forUpkeep)
 	if err != nil {
+		return jobs.RefusedByPooler(err, a.conn)
+	}
+	if err := jobs.CheckOwnSession(ctx, first); err != nil {
+		first.Close(context.WithoutCancel(ctx))
 		return err
 	}
 	a.sweep()

@@ -15,6 +15,7 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 
 	"github.com/specql/specql-ops/jobs"
@@ -53,10 +54,10 @@ func containers(ctx context.Context, l *lab) error {
 		Operations: []registry.Operation{{Name: "run"}}}
 	found, err := l.interleave(ctx, "docker", l.sizes.rounds, []side{
 		{"made", func(ctx context.Context) (figures, error) {
-			return dockerJobs(ctx, service, docker.Options{}, l.sizes.containers)
+			return dockerJobs(ctx, engine, service, docker.Options{}, l.sizes.containers)
 		}},
 		{"ahead", func(ctx context.Context) (figures, error) {
-			return dockerJobs(ctx, service, docker.Options{AheadMB: 256, Waiter: program}, l.sizes.containers)
+			return dockerJobs(ctx, engine, service, docker.Options{AheadMB: 256, Waiter: program}, l.sizes.containers)
 		}},
 	})
 	if err != nil {
@@ -66,10 +67,10 @@ func containers(ctx context.Context, l *lab) error {
 	return nil
 }
 
-// dockerJobs runs single jobs, with a pause between them in which the next
-// container can be started. Of containers started ahead only those jobs count
-// that found one waiting; most must.
-func dockerJobs(ctx context.Context, service *registry.Service, opts docker.Options, n int) (figures, error) {
+// dockerJobs runs single jobs, each when the engine is done with the one before:
+// its container is removed and, where they are started ahead, another one
+// waits. Of these only jobs count that found one waiting; most must.
+func dockerJobs(ctx context.Context, engine *client.Client, service *registry.Service, opts docker.Options, n int) (figures, error) {
 	opts.Log = slog.New(slog.DiscardHandler)
 	opts.Agent = "bench"
 	r, err := docker.New(opts)
@@ -97,13 +98,42 @@ func dockerJobs(ctx context.Context, service *registry.Service, opts docker.Opti
 		if (result.Security["started"] == "ahead") == ahead {
 			took = append(took, each)
 		}
-		select { // jobs don't come without a pause; the same for both sides
-		case <-time.After(500 * time.Millisecond):
-		case <-ctx.Done():
-			return nil, ctx.Err()
+		if err := settle(ctx, engine, ahead && tries > 0); err != nil {
+			return nil, err
 		}
 	}
 	return figures{"p50": quantile(took, 0.5)}, nil
+}
+
+// settle waits until none of the benchmark's containers is being made or
+// removed, and one waits where one shall.
+func settle(ctx context.Context, engine *client.Client, waiting bool) error {
+	for {
+		list, err := engine.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: make(client.Filters).Add("label", "specql.agent=bench")})
+		if err != nil {
+			return err
+		}
+		run := 0
+		for _, c := range list.Items {
+			if c.State == container.StateRunning {
+				run++
+			}
+		}
+		if run == len(list.Items) && (run > 0 || !waiting) {
+			break
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	select { // what waits has come to wait
+	case <-time.After(200 * time.Millisecond):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // echoSource is the job's program: it answers with its input. It can also wait

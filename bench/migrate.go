@@ -121,7 +121,7 @@ func (l *lab) ours(ctx context.Context, db *database, f figures) error {
 		if p.State == migrations.Done {
 			l.note("  %6.2f s  %s", p.Elapsed.Seconds(), p.Step)
 		}
-		if strings.HasPrefix(p.Step, "fill duration_seconds") && p.State == migrations.Running {
+		if strings.HasPrefix(p.Step, "fill duration_seconds of finished jobs") && p.State == migrations.Running {
 			if filling.IsZero() {
 				filling = time.Now()
 				waitsOf(ctx).phase("fill ")

@@ -128,13 +128,13 @@ func run(ctx context.Context, f flags) error {
 	if err := checkDatabase(ctx, url); err != nil {
 		return &exitError{exitDatabase, err}
 	}
-	taken, isolation, closeAll, err := makeRunners(f, log)
+	taken, isolation, abilities, closeAll, err := makeRunners(f, log)
 	if err != nil {
 		return err
 	}
 	defer closeAll()
 	a, err := agent.New(agent.Options{DatabaseURL: url, Config: config, Runners: taken, Name: f.name,
-		Version: version.Short(), Isolation: isolation, Slots: f.slots, Lease: f.lease, Drain: f.drain, Retention: f.retention, Log: log, Tracer: tracing.Tracer()})
+		Version: version.Short(), Isolation: isolation, Abilities: abilities, Slots: f.slots, Lease: f.lease, Drain: f.drain, Retention: f.retention, Log: log, Tracer: tracing.Tracer()})
 	if err != nil {
 		return &exitError{exitUsage, err}
 	}
@@ -204,8 +204,9 @@ func checkDatabase(ctx context.Context, url string) error {
 	return ops.CheckMigrated(ctx, pool)
 }
 
-func makeRunners(f flags, log *slog.Logger) (made []runners.Runner, isolation string, closeAll func(), err error) {
+func makeRunners(f flags, log *slog.Logger) (made []runners.Runner, isolation string, abilities agent.Abilities, closeAll func(), err error) {
 	var closers []func()
+	abilities = agent.Abilities{}
 	closeAll = func() {
 		for _, c := range slices.Backward(closers) {
 			c()
@@ -214,63 +215,36 @@ func makeRunners(f flags, log *slog.Logger) (made []runners.Runner, isolation st
 	for _, word := range f.types {
 		t, err := jobs.ParseExecutionType(word)
 		if err != nil {
-			return nil, "", closeAll, &exitError{exitUsage, fmt.Errorf("--types: %w", err)}
+			return nil, "", nil, closeAll, &exitError{exitUsage, fmt.Errorf("--types: %w", err)}
 		}
 		switch t {
 		case jobs.HTTP:
 			r := httpapi.New(httpapi.Options{Version: version.Short(), Log: log})
 			closers = append(closers, r.Close)
 			made = append(made, r)
+			abilities[t] = examine(examineHTTP)
 		case jobs.Shell:
-			r, err := shell.New(shell.Options{Log: log})
+			r, err := shell.New(shell.Options{Log: log, Hide: agentFiles(f.registry, os.Getenv)})
 			if err != nil {
-				return nil, "", closeAll, &exitError{exitConfig, err}
+				return nil, "", nil, closeAll, &exitError{exitConfig, err}
 			}
 			closers = append(closers, func() { r.Close() })
 			made = append(made, r)
 			isolation = r.Host().Isolation
+			abilities[t] = r.Checks()
 		case jobs.Docker:
 			r, err := docker.New(docker.Options{Log: log, Agent: f.name, AheadMB: f.dockerAhead})
 			if err != nil {
-				return nil, "", closeAll, &exitError{exitConfig, err}
+				return nil, "", nil, closeAll, &exitError{exitConfig, err}
 			}
 			closers = append(closers, func() { r.Close() })
 			made = append(made, r)
+			abilities[t] = examine(docker.Examine)
 		default:
-			return nil, "", closeAll, &exitError{exitUsage, fmt.Errorf("--types: this version runs http, shell and docker, not %s", t)}
+			return nil, "", nil, closeAll, &exitError{exitUsage, fmt.Errorf("--types: this version runs http, shell and docker, not %s", t)}
 		}
 	}
-	return made, isolation, closeAll, nil
-}
-
-func doctor() *cobra.Command {
-	return &cobra.Command{
-		Use:   "doctor",
-		Short: "Say what this host can run, at which isolation, and what to change to get more",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			h := shell.Probe()
-			w := cmd.OutOrStdout()
-			fmt.Fprintf(w, "http        ready\nshell       isolation %s\n", h.Isolation)
-			fmt.Fprintf(w, "  namespaces  %s\n  landlock    ABI %d\n  seccomp     %t\n  cgroup      %s %v\n",
-				cmp.Or(h.Namespaces, "none"), h.Landlock, h.Seccomp, h.Cgroup, h.Controllers)
-			for _, lack := range h.Lacks {
-				fmt.Fprintf(w, "  lacks       %s\n", lack)
-			}
-			fmt.Fprintln(w, "docker")
-			for _, c := range docker.Examine(cmd.Context()) {
-				word := "ok"
-				if !c.OK {
-					word = "lacks"
-				}
-				fmt.Fprintf(w, "  %-10s  %-5s  %s\n", c.Name, word, c.Found)
-				if c.Advice != "" {
-					fmt.Fprintf(w, "  %-10s         %s\n", "", c.Advice)
-				}
-			}
-			return nil
-		},
-	}
+	return made, isolation, abilities, closeAll, nil
 }
 
 func logger(format, word string) (*telemetry.Level, *slog.Logger, error) {

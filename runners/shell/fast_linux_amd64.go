@@ -81,10 +81,7 @@ func (f *fastStart) close() {
 // namespaceOf makes namespaces on a thread of its own, which ends with it, and
 // returns a handle of one.
 func namespaceOf(kind string, flags int, prepare func() error) (f *os.File, err error) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // never unlocked: the thread is not to be used again
+	onThreadOfItsOwn(func() {
 		if err = unix.Unshare(flags); err != nil {
 			return
 		}
@@ -95,13 +92,31 @@ func namespaceOf(kind string, flags int, prepare func() error) (f *os.File, err 
 		if prepare != nil {
 			err = prepare()
 		}
-	}()
-	<-done
+	})
 	if err != nil && f != nil {
 		f.Close()
 		f = nil
 	}
 	return f, err
+}
+
+// onThreadOfItsOwn runs do on a thread that is not used for anything else
+// afterwards. It is never the process's first: that one does not end, and what
+// it is in is what /proc/self shows.
+func onThreadOfItsOwn(do func()) {
+	done := make(chan struct{})
+	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			onThreadOfItsOwn(do) // this thread is taken, so it is another one
+			runtime.UnlockOSThread()
+			close(done)
+			return
+		}
+		defer close(done) // never unlocked: the thread ends
+		do()
+	}()
+	<-done
 }
 
 // template prepares the mounts that all jobs have in common: the host's, less
