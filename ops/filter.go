@@ -207,3 +207,12 @@ func splitWords(s string) ([]word, error) {
 	flush()
 	return out, nil
 }
+
+// FilterWord is a name as a value of service: in a filter; empty where no filter
+// can hold it.
+func FilterWord(name string) string {
+	if strings.ContainsFunc(name, func(r rune) bool { return unicode.IsSpace(r) || r == ',' || r == '"' }) {
+		return ""
+	}
+	return name
+}

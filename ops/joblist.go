@@ -103,6 +103,9 @@ func pointers(rows []JobRow) []*JobRow {
 // list reads a page without saying why jobs wait.
 func list(ctx context.Context, db jobs.Querier, f Filter, p Page, now time.Time) ([]JobRow, error) {
 	l := lister{db: db, filter: f.args(now), size: p.Size, direct: len(f.IDs) > 0}
+	if p.OldestFirst {
+		return l.oldest(ctx, p.After)
+	}
 	if p.Before != (Cursor{}) {
 		rows, err := l.newer(ctx, p.Before)
 		slices.Reverse(rows)
@@ -148,6 +151,18 @@ func (l lister) newer(ctx context.Context, before Cursor) ([]JobRow, error) {
 		from = to
 	}
 	return out, l.step(ctx, newerSQL, &from, nil, before, &out)
+}
+
+// oldest walks forward from the cursor, or from the oldest job.
+func (l lister) oldest(ctx context.Context, after Cursor) ([]JobRow, error) {
+	if after != (Cursor{}) || l.direct {
+		return l.newer(ctx, after)
+	}
+	var first *time.Time
+	if err := l.db.QueryRow(ctx, `SELECT min(created_at) FROM jobs.tb_job_run`).Scan(&first); err != nil || first == nil {
+		return nil, err
+	}
+	return l.newer(ctx, Cursor{CreatedAt: first.Add(-time.Microsecond)})
 }
 
 func (l lister) steps() []time.Duration {

@@ -98,6 +98,8 @@ type Page struct {
 	After  Cursor // zero: from the newest
 	Before Cursor // not zero: the page that ends before it
 	Size   int    // 1 to 1000
+
+	OldestFirst bool // the other way round; After is then a cursor of that list
 }
 
 // Cursor is a row's place in the list (keyset, not offset).

@@ -2,16 +2,20 @@ package tui
 
 import (
 	"context"
+	"io"
 	"time"
 
 	tea "charm.land/bubbletea/v2"
 	"github.com/charmbracelet/colorprofile"
 
 	"github.com/specql/specql-ops/ops"
+	"github.com/specql/specql-ops/ops/actions"
 	"github.com/specql/specql-ops/tui/agents"
+	"github.com/specql/specql-ops/tui/audit"
 	"github.com/specql/specql-ops/tui/jobs"
 	"github.com/specql/specql-ops/tui/live"
 	"github.com/specql/specql-ops/tui/parts"
+	"github.com/specql/specql-ops/tui/services"
 )
 
 // The least screen on which everything that matters can be read.
@@ -32,23 +36,36 @@ type screen interface {
 	Show(frame string, width int)
 	Enter() error
 	Leave() error
+	Copy(text string) error
 	Size() (w, h int, err error)
 }
 
-// page is one of the console's pages.
+// page is one of the console's pages. What a key does is looked up in the list
+// of actions; a page gets the keys that are none, which move its cursor.
 type page interface {
+	Place() actions.Place          // where it stands: what its keys do
+	Do(id actions.ID) tea.Cmd      // one of its place's actions
+	Disabled(id actions.ID) string // why an action does nothing here and now; empty: it works
 	Update(tea.Msg) tea.Cmd
 	Refresh() tea.Cmd // what is due to be asked; nil: nothing
+	News()            // something happened: ask soon
 	View(w, h int) string
-	Overlay(w, h int) []string // a dialog's box; nil: none
-	Capturing() bool           // every key belongs to the page
-	Keys() []parts.Key
+	Capturing() bool    // a text is typed: every key belongs to the page
+	Hints() []parts.Key // what works while it captures keys
 	Health() parts.Health
 }
 
+// copier and exporter are pages that have something to copy or to write.
+type (
+	copier   interface{ Copy() (what, text string) }
+	exporter interface {
+		Export() (name string, write func(ctx context.Context, w io.Writer, asJSON bool, progress func(int64)) (int64, error))
+	}
+)
+
 type entry struct {
-	key, name string
-	page      page
+	id   actions.ID // that goes there
+	page page
 }
 
 type tickMsg time.Time
@@ -63,10 +80,14 @@ type app struct {
 	overview parts.Feed[ops.Overview]
 	readOnly string // by option; the role's own reason comes with the overview
 
-	pages []entry
-	at    int
-	help  bool
-	toast parts.ToastMsg
+	pages   []entry
+	at      int
+	help    bool
+	palette *palette
+	dialog  *parts.Dialog
+	serial  int // of dialogs: a late answer to a closed one is dropped
+	undo    *parts.Undo
+	toast   parts.ToastMsg
 
 	dark    bool
 	profile colorprofile.Profile
@@ -77,18 +98,27 @@ type app struct {
 }
 
 func newApp(source Source, readOnly string) *app {
-	a := &app{env: &parts.Env{Now: source.Clock(), ReadOnly: readOnly}, source: source, readOnly: readOnly,
+	a := &app{env: &parts.Env{Now: source.Clock(), ReadOnly: readOnly, Keymap: source.Keymap}, source: source, readOnly: readOnly,
 		overview: parts.Feed[ops.Overview]{Interval: 2 * time.Second, Clock: source.Clock},
 		dark:     true, profile: colorprofile.TrueColor}
 	a.env.Listening = source.News != nil
+	a.env.Ask = a.ask
 	a.env.Theme = parts.NewTheme(a.dark, a.profile)
-	a.pages = []entry{
-		{"2", "Live", live.New(a.env, live.Source{Live: source.Live, Plan: source.Plan, Switch: source.Switch, Clock: source.Clock})},
-		{"3", "Jobs", jobs.New(a.env, jobs.Source{List: source.List, Job: source.Job, Filter: source.Filter,
-			Plan: source.PlanJob, Change: source.ChangeJob, Clock: source.Clock})},
-		{"7", "Agents", agents.New(a.env, agents.Source{Agents: source.Agents, Clock: source.Clock})},
-	}
+	a.pages = a.allPages()
 	return a
+}
+
+// allPages makes the pages in the order of their tabs.
+func (a *app) allPages() []entry {
+	s := a.source
+	return []entry{
+		{actions.PageLive, live.New(a.env, live.Source{Live: s.Live, Plan: s.Plan, Switch: s.Switch, Clock: s.Clock})},
+		{actions.PageJobs, jobs.New(a.env, jobs.Source{List: s.List, Job: s.Job, Filter: s.Filter, Plan: s.PlanJobs, Change: s.ChangeJobs,
+			Operations: s.Operations, Enqueue: s.Enqueue, Follow: s.Follow, Clock: s.Clock})},
+		{actions.PageServices, services.New(a.env, services.Source{Services: s.Services, Service: s.Service, Plan: s.PlanService, Switch: s.SwitchService, Versions: s.Versions, Diff: s.Diff, Clock: s.Clock})},
+		{actions.PageAgents, agents.New(a.env, agents.Source{Agents: s.Agents, Order: s.Order, Clock: s.Clock})},
+		{actions.PageAudit, audit.New(a.env, audit.Source{Audit: s.Audit, Clock: s.Clock})},
+	}
 }
 
 // Init asks for the first figures.
@@ -158,12 +188,7 @@ func (a *app) take(msg tea.Msg) tea.Cmd {
 		return tea.Batch(a.refresh(), a.tick())
 	case newsMsg:
 		a.env.News = a.env.Now
-		a.overview.Soon()
-		for _, e := range a.pages {
-			if p, ok := e.page.(interface{ News() }); ok {
-				p.News()
-			}
-		}
+		a.news()
 		if a.env.Paused {
 			return a.awaitNews()
 		}
@@ -174,16 +199,29 @@ func (a *app) take(msg tea.Msg) tea.Cmd {
 		}
 	case parts.ToastMsg:
 		a.toast = msg
+	case parts.GoMsg:
+		return a.goTo(msg)
+	case parts.Planned, parts.Progressed, parts.Done:
+		return a.answered(msg)
 	case tea.KeyPressMsg:
 		return a.key(msg)
-	case tea.PasteMsg, tea.MouseWheelMsg:
-		if !a.tooSmall() && !a.help {
-			return a.page().Update(msg)
-		}
+	case tea.PasteMsg:
+		return a.paste(msg)
+	case tea.MouseWheelMsg, tea.MouseClickMsg:
+		return a.mouse(msg)
+	case tea.MouseMsg:
 	default:
 		return a.toAll(msg)
 	}
 	return nil
+}
+
+// news makes every page ask soon.
+func (a *app) news() {
+	a.overview.Soon()
+	for _, e := range a.pages {
+		e.page.News()
+	}
 }
 
 // toAll hands an answer to every page; the one that asked takes it.
@@ -193,6 +231,17 @@ func (a *app) toAll(msg tea.Msg) tea.Cmd {
 		cmds = append(cmds, e.page.Update(msg))
 	}
 	return tea.Batch(cmds...)
+}
+
+// goTo changes the page and tells it what is wanted of it.
+func (a *app) goTo(msg parts.GoMsg) tea.Cmd {
+	for i, e := range a.pages {
+		if e.id == msg.Page {
+			a.at = i
+			return tea.Batch(a.page().Update(msg), a.page().Refresh())
+		}
+	}
+	return nil
 }
 
 func (a *app) permissions() {
@@ -208,50 +257,6 @@ func (a *app) permissions() {
 	}
 }
 
-func (a *app) key(msg tea.KeyPressMsg) tea.Cmd {
-	name := msg.String()
-	switch name {
-	case "ctrl+c":
-		return tea.Quit
-	case "ctrl+z":
-		return a.suspend()
-	}
-	if a.tooSmall() {
-		if name == "q" {
-			return tea.Quit
-		}
-		return nil
-	}
-	a.toast = parts.ToastMsg{}
-	if a.help {
-		if name == "q" {
-			return tea.Quit
-		}
-		a.help = false
-		return nil
-	}
-	if a.page().Capturing() {
-		return a.page().Update(msg)
-	}
-	switch name {
-	case "q":
-		return tea.Quit
-	case "?":
-		a.help = true
-		return nil
-	case "p":
-		a.env.Paused = !a.env.Paused
-		return nil
-	}
-	for i, e := range a.pages {
-		if name == e.key {
-			a.at = i
-			return a.page().Refresh()
-		}
-	}
-	return a.page().Update(msg)
-}
-
 func (a *app) tooSmall() bool { return a.w < leastWidth || a.h < leastHeight }
 
 // View draws the screen and has it painted; the library draws nothing.
@@ -259,7 +264,6 @@ func (a *app) View() (v tea.View) {
 	defer func() {
 		if r := recover(); r != nil && a.crash == nil {
 			a.crashed(r)
-			a.w, a.h = 0, 0
 		}
 	}()
 	if a.term != nil && a.crash == nil {

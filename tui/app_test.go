@@ -96,7 +96,7 @@ func TestReadOnlyGreysTheSwitchAndSaysWhy(t *testing.T) {
 	f.overview.ReadOnly, f.overview.ReadOnlyReason = true, "the role anna lacks UPDATE on jobs.tb_execution_type"
 	for _, c := range []*console{open(t, f, 120, 40, ""), open(t, newFake(), 120, 40, "the console was started with --read-only")} {
 		c.press("tab", "t")
-		c.shows("Types cannot be switched here", c.app.env.ReadOnly, "read-only")
+		c.shows("Not here", c.app.env.ReadOnly, "read-only")
 		c.lacks("Cancel")
 		c.press("?")
 		c.shows("not here:")

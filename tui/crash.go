@@ -48,7 +48,7 @@ func guard(cmd tea.Cmd) tea.Cmd {
 // error for the operator. It holds nothing of any job.
 func (c *crash) report(a *app) error {
 	text := fmt.Sprintf("specql-tui %s\n%s\nscreen %d×%d, page %s\n\npanic: %v\n\n%s", version.String(), time.Now().UTC().Format(time.RFC3339),
-		a.w, a.h, a.pages[a.at].name, c.value, c.stack)
+		a.w, a.h, a.pages[a.at].id, c.value, c.stack)
 	head := strings.SplitN(fmt.Sprint(c.value), "\n", 2)[0]
 	f, err := os.CreateTemp("", "specql-tui-crash-*.txt")
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/specql/specql-ops/jobs"
 	"github.com/specql/specql-ops/ops"
+	"github.com/specql/specql-ops/ops/actions"
 	"github.com/specql/specql-ops/tui/parts"
 )
 
@@ -30,7 +32,12 @@ type fake struct {
 	rows     []ops.JobRow
 	detail   ops.JobDetail
 	agents   []ops.AgentRow
+	services []ops.ServiceRow
+	service  ops.ServiceDetail
+	audit    []ops.AuditRow
+	log      []ops.LogChunk
 	switched []string
+	done     []string // what else was changed
 }
 
 func ptr[T any](v T) *T { return &v }
@@ -80,7 +87,103 @@ func (f *fake) source() Source {
 				return []jobs.Switch{{Type: types[0], Enabled: enable, Reason: reason}}
 			})
 		},
+		PlanJobs: func(_ context.Context, action ops.JobAction, filter ops.Filter) (ops.JobPlan, error) {
+			return answer(f, func() ops.JobPlan {
+				r := row(1)
+				if len(filter.IDs) == 1 {
+					return ops.JobPlan{Action: action, Count: 1, Running: 1, Sample: []ops.JobRow{r}}
+				}
+				return ops.JobPlan{Action: action, Count: max(int64(len(filter.IDs)), 1)*1000 + 234, Sample: []ops.JobRow{row(4), row(1), r}}
+			})
+		},
+		ChangeJobs: func(_ context.Context, action ops.JobAction, filter ops.Filter, reason string, progress func(int64)) (ops.JobResult, error) {
+			return answer(f, func() ops.JobResult {
+				f.done = append(f.done, fmt.Sprintf("%s %q %d ids because %s", action, filter.Text+strings.Join(texts(filter.Statuses), ","), len(filter.IDs), reason))
+				progress(1000)
+				return ops.JobResult{Action: action, Changed: int64(max(len(filter.IDs), 1))}
+			})
+		},
+		Operations: func(context.Context) ([]ops.Operation, error) {
+			return answer(f, func() []ops.Operation {
+				return []ops.Operation{{Service: "data_processor", Name: "process_data", Type: jobs.Shell, Fields: []ops.OperationField{
+					{Name: "rows", Type: "integer", Required: true}, {Name: "format", Type: "string", Values: []string{"csv", "json"}}}},
+					{Service: "stripe_api", Name: "create_charge", Type: jobs.HTTP, Fields: []ops.OperationField{
+						{Name: "amount", Type: "number", Required: true, About: "in the currency's main unit"}, {Name: "customer", Type: "string", Required: true}}}}
+			})
+		},
+		Enqueue: func(_ context.Context, o ops.Operation, typed map[string]string, reason string) (jobs.ID, error) {
+			return answer(f, func() jobs.ID {
+				input, err := o.Input(typed)
+				f.done = append(f.done, fmt.Sprintf("enqueue %s.%s %s %v", o.Service, o.Name, input, err))
+				return jobs.ID{0x9c, 15: 1}
+			})
+		},
+		Follow: func(_ context.Context, _ jobs.ID, tell func(ops.LogChunk) error) error {
+			for _, c := range f.log {
+				if err := tell(c); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		Services: func(context.Context) ([]ops.ServiceRow, error) {
+			return answer(f, func() []ops.ServiceRow { return slices.Clone(f.services) })
+		},
+		Service: func(context.Context, string) (ops.ServiceDetail, error) {
+			return answer(f, func() ops.ServiceDetail { return f.service })
+		},
+		PlanService: func(_ context.Context, name string, change jobs.LaneChange) (ops.ServicePlan, error) {
+			return answer(f, func() ops.ServicePlan { return ops.ServicePlan{Pending: 57, Running: 5} })
+		},
+		SwitchService: func(_ context.Context, name string, change jobs.LaneChange, reason string) ([]jobs.LaneSwitch, error) {
+			return answer(f, func() []jobs.LaneSwitch {
+				f.done = append(f.done, fmt.Sprintf("%s %s because %s", change, name, reason))
+				return []jobs.LaneSwitch{{Service: name}}
+			})
+		},
+		Versions: func(context.Context) ([]ops.VersionRow, error) {
+			return answer(f, func() []ops.VersionRow {
+				return []ops.VersionRow{{ID: 2, Hash: "a1b2c3d4e5f6", Agent: "agent-1", AppliedAt: start.Add(-time.Hour)}, {ID: 1, Hash: "77aa00bb1122", Agent: "agent-1", AppliedAt: start.Add(-30 * time.Hour)}}
+			})
+		},
+		Diff: func(_ context.Context, from, to string) (ops.VersionDiff, error) {
+			return answer(f, func() ops.VersionDiff {
+				return ops.VersionDiff{Text: "--- " + from + "\n+++ " + to + "\n@@ -4,1 +4,1 @@\n-      timeout: 30\n+      timeout: 45\n"}
+			})
+		},
+		Order: func(_ context.Context, agents []ops.AgentRow, order ops.Order, reason string) (ops.Ordered, error) {
+			return answer(f, func() ops.Ordered {
+				f.done = append(f.done, fmt.Sprintf("%s %d agents because %s", order, len(agents), reason))
+				return ops.Ordered{Order: order, Changed: make([]jobs.ID, len(agents))}
+			})
+		},
+		Audit: func(_ context.Context, before int64, text string, limit int) ([]ops.AuditRow, error) {
+			return answer(f, func() (out []ops.AuditRow) {
+				for _, r := range f.audit {
+					if (before == 0 || r.ID < before) && strings.Contains(r.Reason+r.Action, text) && len(out) < limit {
+						out = append(out, r)
+					}
+				}
+				return out
+			})
+		},
+		Keymap: keymap(),
 	}
+}
+
+func keymap() actions.Keymap {
+	m, err := actions.NewKeymap(nil)
+	if err != nil {
+		panic(err)
+	}
+	return m
+}
+
+func texts(list []jobs.Status) (out []string) {
+	for _, s := range list {
+		out = append(out, string(s))
+	}
+	return out
 }
 
 // page answers as the database does: newest first, after the cursor.
@@ -164,6 +267,34 @@ func newFake() *fake {
 		ResourceUsage: json.RawMessage(`{"duration_seconds": 2.5}`), TimeoutSeconds: ptr(300), TenantID: "0b6c1f9e-0000-4000-8000-000000000001",
 		CorrelationID: "req-7781", IdempotencyKey: "charge-81", EntityType: "order", EntityPK: "81", UpdatedAt: start, Agent: "agent-2",
 		History: []ops.AttemptRow{{Attempt: 1, Agent: "agent-1", FinishedAt: start.Add(-time.Minute), DurationSeconds: ptr(2.5), Error: "HTTP 503 Service Unavailable"}}}
+	f.detail.Logs = []ops.AttemptLog{{Attempt: 2, Agent: "agent-2", Tail: jobs.Tail{Dropped: 1200, Lines: []jobs.LogLine{
+		{At: start.Add(-3 * time.Second), Stream: "stdout", Text: "reading 12,000 rows"}, {At: start.Add(-2 * time.Second), Stream: "stderr", Text: "connect: \x1b[31mtimeout"}}}}}
+	f.log = []ops.LogChunk{{Attempt: 2, Lines: []jobs.LogLine{{At: start, Stream: "stdout", Text: "row 1 of 3"}}},
+		{Attempt: 2, Missed: 40, Lines: []jobs.LogLine{{At: start.Add(time.Second), Stream: "stdout", Text: "row 3 of 3 \u202egnp"}}, Over: true}}
+	f.services = []ops.ServiceRow{
+		{Service: "data_processor", Type: jobs.Shell, Live: true, Waiting: 57, Oldest: 96 * time.Second, Completed: 9120, Failed: 801, Violations: 3, P95: 6300 * time.Millisecond,
+			MemoryPeakMB: ptr(511.0), Limits: ops.ServiceLimits{Concurrency: 4}},
+		{Service: "image_resizer", Type: jobs.Serverless, Live: true, Completed: 412, P95: 310 * time.Millisecond, Limits: ops.ServiceLimits{PerHour: 1000, SpentHour: 412}},
+		{Service: "legacy_crm", Type: jobs.HTTP, Waiting: 7, Oldest: time.Hour, Held: "no agent's registry has the service"},
+		{Service: "ml_model", Type: jobs.Docker, Live: true, Waiting: 10000, Capped: true, Oldest: 13 * time.Minute, Held: "docker is switched off: image registry maintenance (anna, 12 min ago)"},
+		{Service: "stripe_api", Type: jobs.HTTP, Live: true, Waiting: 312, Oldest: 4 * time.Second, Completed: 184203, Failed: 612, P95: 182 * time.Millisecond,
+			Limits: ops.ServiceLimits{PerMinute: 6000, SpentMinute: 5704, FailuresToCut: 5, FailuresNow: 1}},
+		{Service: "tax_rates", Type: jobs.HTTP, Live: true, Completed: 20, Failed: 31, P95: 5 * time.Second, Limits: ops.ServiceLimits{FailuresToCut: 5, FailuresNow: 9, OpenUntil: ptr(start.Add(4 * time.Minute))}},
+	}
+	for i := range f.services {
+		if s := &f.services[i]; s.Live {
+			s.Switch = jobs.LaneSwitch{Service: s.Service, Type: s.Type, Enabled: true, CanFall: s.Type == jobs.Docker}
+		}
+	}
+	f.service = ops.ServiceDetail{ServiceRow: f.services[0], Version: ops.VersionRow{Hash: "a1b2c3d4e5f6", AppliedAt: start.Add(-time.Hour)},
+		Registry: &ops.ServiceEntry{Kind: "processing", Category: "data", Operations: []string{"process_data", "clean_up"}, Commands: []string{"/usr/bin/python3"}},
+		Violations: []ops.ViolationRow{{Rule: "allowed_commands", At: start.Add(-9 * time.Minute), Permit: "allowed_commands: [\"/usr/bin/node\"]",
+			Message: "not allowed: \"/usr/bin/node\" is refused by security_policy.allowed_commands of service data_processor; to permit it add `allowed_commands: [\"/usr/bin/node\"]` there"}}}
+	for i := range 230 {
+		f.audit = append(f.audit, ops.AuditRow{ID: int64(500 - i), At: start.Add(-time.Duration(i*i) * time.Minute), Actor: []string{"anna@ops-a", "bert@ops-b"}[i%2],
+			Origin: "specql-tui on ops-a", Action: []string{"disable-execution-type", "retry-jobs", "pause-agent"}[i%3], Target: []string{"docker", "dead service:stripe_api", "agent-2"}[i%3],
+			Reason: []string{"image registry maintenance", "their outage is over", ""}[i%3], Before: json.RawMessage(`{"enabled": true}`), After: json.RawMessage(`{"enabled": false}`)})
+	}
 	f.agents = []ops.AgentRow{
 		{ID: jobs.ID{1}, Name: "agent-1", Host: "ops-a.internal", PID: 812, Version: "1.0.0", Environment: "production", Types: jobs.ExecutionTypes(), Slots: 64,
 			Running: 12, Isolation: "full", RegistryHash: "a1b2c3d4e5f6", State: "running", StartedAt: start.Add(-50 * time.Hour), HeartbeatAt: start.Add(-2 * time.Second)},
@@ -208,18 +339,28 @@ func (c *console) send(msg tea.Msg) {
 	c.settle(cmd)
 }
 
+// settle runs a command, those of a batch at the same time, and what their
+// answers lead to, until nothing is left to do.
 func (c *console) settle(cmd tea.Cmd) {
-	if cmd == nil {
-		return
-	}
-	switch msg := cmd().(type) {
-	case nil:
-	case tea.BatchMsg:
-		for _, each := range msg {
-			c.settle(each)
+	answers := make(chan tea.Msg)
+	waiting := 0
+	run := func(cmd tea.Cmd) {
+		if cmd != nil {
+			waiting++
+			go func() { answers <- cmd() }()
 		}
-	default:
-		c.send(msg)
+	}
+	for run(cmd); waiting > 0; waiting-- {
+		switch msg := (<-answers).(type) {
+		case nil, tea.QuitMsg:
+		case tea.BatchMsg:
+			for _, each := range msg {
+				run(each)
+			}
+		default:
+			_, cmd := c.app.Update(msg)
+			run(cmd)
+		}
 	}
 }
 
@@ -243,6 +384,10 @@ var named = map[string]rune{"enter": tea.KeyEnter, "esc": tea.KeyEscape, "tab": 
 
 func (c *console) press(keys ...string) {
 	for _, k := range keys {
+		if k == "space" {
+			c.send(tea.KeyPressMsg{Code: tea.KeySpace, Text: " "})
+			continue
+		}
 		if code, ok := named[k]; ok {
 			c.send(tea.KeyPressMsg{Code: code})
 			continue

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/specql/specql-ops/ops/actions"
 	"github.com/specql/specql-ops/tui/parts"
 )
 
@@ -18,7 +19,7 @@ func (a *app) draw() string {
 			a.env.Theme.Warn, a.w, a.h)
 	}
 	head := []string{a.top(), a.tabs()}
-	if a.h >= 24 {
+	for len(head) < a.headHeight() {
 		head = append(head, "")
 	}
 	var b strings.Builder
@@ -28,13 +29,23 @@ func (a *app) draw() string {
 	b.WriteByte('\n')
 	b.WriteString(parts.Fit(a.bottom(), a.w))
 	screen := b.String()
-	if box := a.page().Overlay(a.w, a.h); box != nil {
-		screen = parts.Over(a.env.Theme, screen, box)
-	}
-	if a.help {
+	switch {
+	case a.dialog != nil:
+		screen = parts.Over(a.env.Theme, screen, a.dialog.View(a.env.Theme, a.w, a.h-2))
+	case a.palette != nil:
+		screen = parts.Over(a.env.Theme, screen, a.paletteBox())
+	case a.help:
 		screen = parts.Over(a.env.Theme, screen, a.helpBox())
 	}
 	return screen
+}
+
+// headHeight is how many lines stand above the page.
+func (a *app) headHeight() int {
+	if a.h >= 24 {
+		return 3
+	}
+	return 2
 }
 
 // inset leaves a blank at both sides of the page.
@@ -124,15 +135,32 @@ func (a *app) tabs() string {
 	b.WriteString(" ")
 	for i, e := range a.pages {
 		if i == a.at {
-			b.WriteString(th.Focus.Render("[" + e.key + " " + e.name + "]"))
+			b.WriteString(th.Focus.Render(a.tab(i, e)))
 		} else {
-			b.WriteString(th.Muted.Render(" " + e.key + " " + e.name + " "))
+			b.WriteString(th.Muted.Render(a.tab(i, e)))
 		}
 		b.WriteString(" ")
 	}
 	left := b.String()
 	text, style := a.freshness()
 	return left + style.Render(parts.FitRight(text, a.w-parts.Width(left)-1)) + " "
+}
+
+// tab is a page's name in the second line; on a narrow screen only the one that
+// is open is named in full.
+func (a *app) tab(i int, e entry) string {
+	act := actions.Must(e.id)
+	key, name := a.env.Keymap.First(e.id), act.Title
+	if key != "" {
+		key += " "
+	}
+	switch {
+	case i == a.at:
+		return "[" + key + name + "]"
+	case a.w < 76:
+		return " " + key + name[:min(len(name), 4)]
+	}
+	return " " + key + name + " "
 }
 
 // staleAfter is how old a page's figures may be before they are called stale.
@@ -160,12 +188,36 @@ func (a *app) freshness() (string, parts.Style) {
 	return health.Good.UTC().Format("15:04:05 UTC"), th.Muted
 }
 
-func (a *app) frameKeys() []parts.Key {
-	pause := "pause"
-	if a.env.Paused {
-		pause = "go on"
+// hints are the keys of what is on top; bound says that they are actions.
+func (a *app) hints() (keys []parts.Key, bound bool) {
+	switch {
+	case a.dialog != nil:
+		return a.dialog.Keys(), false
+	case a.palette != nil:
+		return []parts.Key{{Keys: "↑↓", Help: "choose"}, {Keys: "enter", Help: "do it"}, {Keys: "esc", Help: "close"}}, false
+	case a.page().Capturing():
+		return a.page().Hints(), false
 	}
-	return []parts.Key{{Keys: "p", Help: pause}, {Keys: "?", Help: "help"}, {Keys: "q", Help: "quit"}}
+	return a.keysOf(a.page().Place()), true
+}
+
+// keysOf lists a place's actions with their keys as they are bound.
+func (a *app) keysOf(p actions.Place) []parts.Key {
+	var out []parts.Key
+	for _, act := range actions.Of(p) {
+		if a.env.Keymap.First(act.ID) == "" || isPage(act.ID) && a.pageOf(act.ID) < 0 {
+			continue
+		}
+		k := parts.Key{Keys: a.env.Keymap.First(act.ID), Help: act.Title, Disabled: a.disabled(act), Hidden: act.Quiet}
+		if act.ID == actions.Pause && a.env.Paused {
+			k.Help, k.Hidden = "go on", false
+		}
+		if act.ID == actions.Undo {
+			k.Hidden = a.undo == nil
+		}
+		out = append(out, k)
+	}
+	return out
 }
 
 // bottom is the keys that work here and now, or what was just answered.
@@ -177,9 +229,14 @@ func (a *app) bottom() string {
 		}
 		return th.Good.Render(parts.Fit(" ● "+parts.Clean(a.toast.Text), a.w))
 	}
+	keys, bound := a.hints()
 	var frame []parts.Key
-	if !a.page().Capturing() {
-		frame = a.frameKeys()
+	if bound {
+		for _, k := range a.keysOf(actions.Everywhere) {
+			if !k.Hidden {
+				frame = append(frame, k)
+			}
+		}
 	}
 	room := a.w - 1
 	for _, k := range frame {
@@ -187,7 +244,7 @@ func (a *app) bottom() string {
 	}
 	var b strings.Builder
 	b.WriteString(" ")
-	for _, k := range a.page().Keys() {
+	for _, k := range keys {
 		if k.Hidden || cells(k) > room {
 			continue
 		}
@@ -197,7 +254,7 @@ func (a *app) bottom() string {
 	for _, k := range frame {
 		writeKey(&b, th, k)
 	}
-	if note := a.env.ReadOnly; note != "" && !a.page().Capturing() && room > 24 {
+	if note := a.env.ReadOnly; note != "" && bound && room > 24 {
 		b.WriteString(th.Muted.Render(parts.FitRight("read-only: "+note, room-1)))
 	}
 	return b.String()
@@ -215,33 +272,36 @@ func writeKey(b *strings.Builder, th *parts.Theme, k parts.Key) {
 	b.WriteString("  ")
 }
 
-// helpBox lists every key of the page and the frame, and why one does
+// helpBox lists every key of the page and of the frame, and why one does
 // nothing.
 func (a *app) helpBox() []string {
 	th := a.env.Theme
-	w := min(a.w-4, 64)
+	w := min(a.w-4, 92)
+	place := a.page().Place()
 	var lines []string
-	add := func(k parts.Key) {
-		style, note := th.Text, ""
-		if k.Disabled != "" {
-			style, note = th.Border, "  (not here: "+k.Disabled+")"
+	add := func(act actions.Action) {
+		keys := a.env.Keymap.Keys(act.ID)
+		if keys == "" || isPage(act.ID) && a.pageOf(act.ID) < 0 {
+			return
 		}
-		lines = append(lines, th.Accent.Render(parts.Fit(k.Keys, 15))+style.Render(parts.Fit(k.Help+note, w-19)))
+		style, does := th.Text, act.Does
+		if reason := a.disabled(act); reason != "" {
+			style, does = th.Border, act.Title+" (not here: "+reason+")"
+		}
+		lines = append(lines, th.Accent.Render(parts.Fit(keys, 15))+style.Render(parts.Fit(does, w-19)))
 	}
-	for _, k := range a.page().Keys() {
-		add(k)
+	for _, act := range actions.Of(place) {
+		add(act)
 	}
-	for _, e := range a.pages {
-		add(parts.Key{Keys: e.key, Help: e.name})
-	}
-	for _, k := range a.frameKeys() {
-		add(k)
+	lines = append(lines, th.Accent.Render(parts.Fit("↑↓ pgup pgdn", 15))+th.Text.Render(parts.Fit("Move the cursor; the mouse works too", w-19)))
+	for _, act := range actions.Of(actions.Everywhere) {
+		add(act)
 	}
 	if len(lines) > a.h-4 {
-		lines = lines[:a.h-4]
+		lines = append(lines[:a.h-5], th.Muted.Render("… and more: see a larger screen, : or docs/keys.md"))
 	}
 	if len(lines)+4 <= a.h {
 		lines = append(lines, th.Muted.Render("● well   ▲ look at it   ✕ bad   ○ off or waiting"))
 	}
-	return parts.Framed(lines, w, " "+th.Strong.Render("Keys on "+a.pages[a.at].name)+" ", th.Muted.Render(" any key closes "), th.Accent)
+	return parts.Framed(lines, w, " "+th.Strong.Render("Keys on "+place.Title())+" ", th.Muted.Render(" any key closes "), th.Accent)
 }

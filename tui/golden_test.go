@@ -25,6 +25,16 @@ var screens = []struct {
 	{"jobs", func(c *console) { c.press("3", "down", "down") }},
 	{"detail", func(c *console) { c.press("3", "down", "down", "down", "down", "enter") }},
 	{"agents", func(c *console) { c.press("7", "down") }},
+	{"services", func(c *console) { c.press("4", "s") }},
+	{"service", func(c *console) { c.press("4", "enter") }},
+	{"audit", func(c *console) { c.press("8", "down") }},
+	{"entry", func(c *console) { c.press("8", "enter") }},
+	{"palette", func(c *console) { c.press("3", ":"); c.typed("ret") }},
+	{"bulk", func(c *console) {
+		c.press("3", "space", "space", "r")
+		c.pass(parts.Grace)
+	}},
+	{"form", func(c *console) { c.press("3", "n"); c.pass(parts.Grace); c.press("enter"); c.pass(parts.Grace) }},
 	{"dialog", func(c *console) { c.press("t"); c.pass(parts.Grace); c.press("h"); c.pass(parts.Grace) }},
 	{"help", func(c *console) { c.press("?") }},
 }
@@ -97,6 +107,8 @@ func TestAnySizeIsFilledOrSaysWhatIsNeeded(t *testing.T) {
 				c.pass(time.Second)
 				s.open(c)
 				exact(t, c.app.draw(), w, h)
+				c.pass(time.Second)
+				c.press("esc")
 				c.pass(time.Second)
 				c.press("esc", "esc")
 			}

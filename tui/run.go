@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/specql/specql-ops/jobs"
+	"github.com/specql/specql-ops/ops/actions"
 	"github.com/specql/specql-ops/tui/terminal"
 )
 
@@ -44,6 +45,10 @@ func Run(ctx context.Context, o Options) error {
 	if !term.IsTerminal(o.In.Fd()) || !term.IsTerminal(o.Out.Fd()) {
 		return ErrNoTerminal
 	}
+	keymap, err := actions.ReadKeymap(actions.BindingsFile(os.Getenv))
+	if err != nil {
+		return err
+	}
 	readOnly := ""
 	if o.ReadOnly {
 		readOnly = "the console was started with --read-only"
@@ -60,7 +65,7 @@ func Run(ctx context.Context, o Options) error {
 		case <-ctx.Done():
 		}
 	}()
-	return run(ctx, o, newApp(Database(ctx, o.Pool, o.By), readOnly))
+	return run(ctx, o, newApp(Database(ctx, o.Pool, o.By, keymap), readOnly))
 }
 
 // run shows the app on the terminal and gives the terminal back, whatever

@@ -8,6 +8,7 @@ import (
 
 	"github.com/specql/specql-ops/jobs"
 	"github.com/specql/specql-ops/ops"
+	"github.com/specql/specql-ops/ops/actions"
 )
 
 // Source is everything that the console asks and does. Each function must
@@ -21,9 +22,22 @@ type Source struct {
 	Filter   func(words string) (ops.Filter, error)
 	Plan     func(ctx context.Context, types []jobs.ExecutionType, enable bool) (ops.SwitchPlan, error)
 	Switch   func(ctx context.Context, types []jobs.ExecutionType, enable, force bool, reason string) ([]jobs.Switch, error)
-	// Of one job: what an action will do, and doing it.
-	PlanJob   func(ctx context.Context, action ops.JobAction, id jobs.ID) (ops.JobPlan, error)
-	ChangeJob func(ctx context.Context, action ops.JobAction, id jobs.ID, reason string) (ops.JobResult, error)
+	// Of jobs: what an action will do, and doing it.
+	PlanJobs      func(ctx context.Context, action ops.JobAction, f ops.Filter) (ops.JobPlan, error)
+	ChangeJobs    func(ctx context.Context, action ops.JobAction, f ops.Filter, reason string, progress func(int64)) (ops.JobResult, error)
+	Operations    func(ctx context.Context) ([]ops.Operation, error)
+	Enqueue       func(ctx context.Context, o ops.Operation, typed map[string]string, reason string) (jobs.ID, error)
+	Follow        func(ctx context.Context, id jobs.ID, tell func(ops.LogChunk) error) error
+	Services      func(ctx context.Context) ([]ops.ServiceRow, error)
+	Service       func(ctx context.Context, name string) (ops.ServiceDetail, error)
+	PlanService   func(ctx context.Context, name string, change jobs.LaneChange) (ops.ServicePlan, error)
+	SwitchService func(ctx context.Context, name string, change jobs.LaneChange, reason string) ([]jobs.LaneSwitch, error)
+	Versions      func(ctx context.Context) ([]ops.VersionRow, error)
+	Diff          func(ctx context.Context, from, to string) (ops.VersionDiff, error)
+	Order         func(ctx context.Context, agents []ops.AgentRow, order ops.Order, reason string) (ops.Ordered, error)
+	Audit         func(ctx context.Context, before int64, text string, limit int) ([]ops.AuditRow, error)
+
+	Keymap actions.Keymap
 
 	News  <-chan struct{}  // something happened; nil: nobody says so
 	Clock func() time.Time // time.Now but in tests
@@ -31,8 +45,14 @@ type Source struct {
 
 // Database is the Source of a real console until ctx ends; what is changed is
 // changed in the name of by, with the operator's reason.
-func Database(ctx context.Context, pool *pgxpool.Pool, by jobs.By) Source {
+func Database(ctx context.Context, pool *pgxpool.Pool, by jobs.By, keymap actions.Keymap) Source {
+	because := func(reason string) jobs.By {
+		by := by
+		by.Reason = reason
+		return by
+	}
 	return Source{
+		Keymap:   keymap,
 		News:     ops.Watch(ctx, pool),
 		Overview: func(ctx context.Context) (ops.Overview, error) { return ops.GetOverview(ctx, pool) },
 		Live: func(ctx context.Context, window time.Duration) (ops.Live, error) {
@@ -48,17 +68,53 @@ func Database(ctx context.Context, pool *pgxpool.Pool, by jobs.By) Source {
 			return ops.PlanSwitch(ctx, pool, types, enable)
 		},
 		Switch: func(ctx context.Context, types []jobs.ExecutionType, enable, force bool, reason string) ([]jobs.Switch, error) {
-			by := by
-			by.Reason = reason
-			return ops.Switch(ctx, pool, types, enable, force, by)
+			return ops.Switch(ctx, pool, types, enable, force, because(reason))
 		},
-		PlanJob: func(ctx context.Context, action ops.JobAction, id jobs.ID) (ops.JobPlan, error) {
-			return ops.PlanJobs(ctx, pool, action, ops.Filter{IDs: []jobs.ID{id}})
+		PlanJobs: func(ctx context.Context, action ops.JobAction, f ops.Filter) (ops.JobPlan, error) {
+			return ops.PlanJobs(ctx, pool, action, f)
 		},
-		ChangeJob: func(ctx context.Context, action ops.JobAction, id jobs.ID, reason string) (ops.JobResult, error) {
-			by := by
-			by.Reason = reason
-			return ops.ChangeJobs(ctx, pool, action, ops.Filter{IDs: []jobs.ID{id}}, ops.JobChange{By: by})
+		ChangeJobs: func(ctx context.Context, action ops.JobAction, f ops.Filter, reason string, progress func(int64)) (ops.JobResult, error) {
+			return ops.ChangeJobs(ctx, pool, action, f, ops.JobChange{By: because(reason), Progress: progress})
+		},
+		Operations: func(ctx context.Context) ([]ops.Operation, error) { return ops.ListOperations(ctx, pool) },
+		Enqueue: func(ctx context.Context, o ops.Operation, typed map[string]string, reason string) (jobs.ID, error) {
+			input, err := o.Input(typed)
+			if err != nil {
+				return jobs.ID{}, err
+			}
+			return ops.Enqueue(ctx, pool, o, input, because(reason))
+		},
+		Follow: func(ctx context.Context, id jobs.ID, tell func(ops.LogChunk) error) error {
+			return ops.FollowLog(ctx, pool, id, tell)
+		},
+		Services: func(ctx context.Context) ([]ops.ServiceRow, error) { return ops.GetServices(ctx, pool) },
+		Service: func(ctx context.Context, name string) (ops.ServiceDetail, error) {
+			return ops.GetService(ctx, pool, name)
+		},
+		PlanService: func(ctx context.Context, name string, change jobs.LaneChange) (ops.ServicePlan, error) {
+			plan, err := ops.PlanServices(ctx, pool, []string{name}, change)
+			if err != nil {
+				return ops.ServicePlan{}, err
+			}
+			return plan[0], nil
+		},
+		SwitchService: func(ctx context.Context, name string, change jobs.LaneChange, reason string) ([]jobs.LaneSwitch, error) {
+			return ops.SwitchServices(ctx, pool, []string{name}, change, because(reason))
+		},
+		Versions: func(ctx context.Context) ([]ops.VersionRow, error) { return ops.ListVersions(ctx, pool, nil, 50) },
+		Diff: func(ctx context.Context, from, to string) (ops.VersionDiff, error) {
+			a, err := ops.GetVersion(ctx, pool, nil, from)
+			if err != nil {
+				return ops.VersionDiff{}, err
+			}
+			b, err := ops.GetVersion(ctx, pool, nil, to)
+			return ops.DiffVersions(a, b), err
+		},
+		Order: func(ctx context.Context, agents []ops.AgentRow, order ops.Order, reason string) (ops.Ordered, error) {
+			return ops.OrderAgents(ctx, pool, agents, order, because(reason))
+		},
+		Audit: func(ctx context.Context, before int64, text string, limit int) ([]ops.AuditRow, error) {
+			return ops.ListAudit(ctx, pool, before, text, limit)
 		},
 		Clock: time.Now,
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/specql/specql-ops/jobs"
 	"github.com/specql/specql-ops/ops"
+	"github.com/specql/specql-ops/ops/actions"
 )
 
 func agents(c *common) *cobra.Command {
@@ -42,12 +43,12 @@ func agents(c *common) *cobra.Command {
 		order       ops.Order
 		short, long string
 	}{
-		{ops.Pause, "Let agents claim no more; what runs goes on", ""},
-		{ops.Resume, "Let agents claim again", ""},
-		{ops.Drain, "Let agents claim no more and end what runs",
+		{ops.Pause, actions.Does(actions.AgentsPause), ""},
+		{ops.Resume, actions.Does(actions.AgentsResume), ""},
+		{ops.Drain, actions.Does(actions.AgentsDrain),
 			"What has not ended by itself after the agent's --drain-timeout is stopped and handed back. The agent\n" +
 				"stays, and claims again after resume.\n\n"},
-		{ops.Reload, "Let agents read their registry file now",
+		{ops.Reload, actions.Does(actions.AgentsReload),
 			"A bad file changes nothing; its fault is shown by agents. With --wait it ends with 1 then.\n\n"},
 	} {
 		cmd.AddCommand(order(c, o.order, o.short, o.long))

@@ -12,6 +12,7 @@ import (
 
 	"github.com/specql/specql-ops/jobs"
 	"github.com/specql/specql-ops/ops"
+	"github.com/specql/specql-ops/ops/actions"
 )
 
 const filterHelp = "FILTER words: type:shell,docker status:failed dead service:stripe_api id:UUID age>1h age<5m; dead (or\n" +
@@ -25,7 +26,7 @@ const actionHelp = "IDs are acted on at once. A FILTER only shows how many jobs 
 func jobsRetry(c *common) *cobra.Command {
 	var attempts int
 	cmd := jobsAction(c, ops.RetryJobs, &attempts,
-		"Put failed and cancelled jobs back to pending",
+		actions.Does(actions.JobsRetry),
 		"Dead letters and cancelled jobs get --attempts more attempts; what waits for its retry goes at once. The\n"+
 			"error stays until the next attempt ends.\n\n"+actionHelp,
 		"  specql-tui jobs retry 9aa260a2-3c55-4d7e-803b-9e8657e0f636\n  specql-tui jobs retry dead service:stripe_api 'age<1d' --reason \"their outage\" --yes")
@@ -34,7 +35,7 @@ func jobsRetry(c *common) *cobra.Command {
 }
 
 func jobsCancel(c *common) *cobra.Command {
-	return jobsAction(c, ops.CancelJobs, new(1), "Cancel jobs that wait, will be retried or run",
+	return jobsAction(c, ops.CancelJobs, new(1), actions.Does(actions.JobsCancel),
 		"Running ones are stopped by their agent within a second. Ended ones are left alone.\n\n"+actionHelp,
 		"  specql-tui jobs cancel type:shell status:pending --reason \"wrong script\" --yes")
 }

@@ -18,8 +18,8 @@ import (
 )
 
 func jobsCommand(c *common) *cobra.Command {
-	cmd := group("jobs", "List jobs, show one, retry and cancel them", "list, show, retry or cancel")
-	cmd.AddCommand(jobsList(c), jobsShow(c), jobsRetry(c), jobsCancel(c))
+	cmd := group("jobs", "List jobs, show one, retry, cancel and enqueue them", "list, show, retry, cancel or enqueue")
+	cmd.AddCommand(jobsList(c), jobsShow(c), jobsRetry(c), jobsCancel(c), jobsEnqueue(c))
 	return cmd
 }
 

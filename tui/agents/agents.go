@@ -1,6 +1,7 @@
 // Package agents is the console's page of agents: who is alive, what each can
 // run, which registry it runs by, and what is wrong with the one under the
-// cursor. It only shows; it does no I/O in Update.
+// cursor. From here agents are held, drained, resumed and told to reload. It
+// does no I/O in Update.
 package agents
 
 import (
@@ -15,12 +16,14 @@ import (
 	tea "charm.land/bubbletea/v2"
 
 	"github.com/specql/specql-ops/ops"
+	"github.com/specql/specql-ops/ops/actions"
 	"github.com/specql/specql-ops/tui/parts"
 )
 
 // Source is what the page asks.
 type Source struct {
 	Agents func(ctx context.Context) ([]ops.AgentRow, error)
+	Order  func(ctx context.Context, agents []ops.AgentRow, order ops.Order, reason string) (ops.Ordered, error)
 	Clock  func() time.Time
 }
 
@@ -57,16 +60,17 @@ func (p *Page) Refresh() tea.Cmd { return p.feed.Ask(p.env.Now, p.source.Agents)
 // Health tells how fresh the page is.
 func (p *Page) Health() parts.Health { return p.feed.Health() }
 
+// News makes a new reading due.
+func (p *Page) News() { p.feed.Soon() }
+
 // Capturing is false: nothing is typed here.
 func (p *Page) Capturing() bool { return false }
 
-// Overlay is nil: the page has no dialog.
-func (p *Page) Overlay(w, h int) []string { return nil }
+// Hints is nil: no key is captured.
+func (p *Page) Hints() []parts.Key { return nil }
 
-// Keys lists the page's bindings.
-func (p *Page) Keys() []parts.Key {
-	return []parts.Key{{Keys: "↑↓", Help: "move"}, {Keys: "home end", Help: "first, last", Hidden: true}}
-}
+// Place is where the page's actions work.
+func (p *Page) Place() actions.Place { return actions.Agents }
 
 // Update takes a key or an answer.
 func (p *Page) Update(msg tea.Msg) tea.Cmd {
@@ -81,6 +85,10 @@ func (p *Page) Update(msg tea.Msg) tea.Cmd {
 			p.table.Move(-3, len(p.feed.Value))
 		case tea.MouseWheelDown:
 			p.table.Move(3, len(p.feed.Value))
+		}
+	case tea.MouseClickMsg:
+		if i := p.table.Top + msg.Y - 1; msg.Y > 0 && msg.Y <= p.table.Height && i < len(p.feed.Value) {
+			p.table.Cursor = i
 		}
 	}
 	return nil

@@ -18,6 +18,9 @@ import (
 // documentMost bounds how much of one JSON document is laid out, in bytes.
 const documentMost = 64 << 10
 
+// atEnd is further down than any job's lines.
+const atEnd = 1 << 30
+
 // detail is one job in full, as lines to scroll.
 type detail struct {
 	env    *parts.Env
@@ -26,6 +29,13 @@ type detail struct {
 	feed   parts.Feed[ops.JobDetail]
 	top    int
 	height int
+
+	following bool // the log's end stays in view
+	stop      context.CancelFunc
+	chunks    chan ops.LogChunk
+	said      []said
+	missed    int64
+	over      bool
 
 	lines []string // laid out for the width and the theme below
 	forW  int
@@ -51,20 +61,28 @@ func (d *detail) take(msg parts.Read[ops.JobDetail]) {
 	}
 }
 
+// scroll moves the lines; going up leaves the end that is followed.
+func (d *detail) scroll(by int) {
+	d.top += by
+	if by < 0 {
+		d.following = false
+	}
+}
+
 func (d *detail) key(key string) {
 	switch key {
 	case "up", "k":
-		d.top--
+		d.scroll(-1)
 	case "down", "j":
-		d.top++
+		d.scroll(1)
 	case "pgup":
-		d.top -= d.height
+		d.scroll(-d.height)
 	case "pgdown", " ", "space":
-		d.top += d.height
+		d.scroll(d.height)
 	case "home", "g":
 		d.top = 0
 	case "end", "G":
-		d.top = len(d.lines)
+		d.top = atEnd
 	}
 }
 
@@ -83,6 +101,9 @@ func (d *detail) view(w, h int) string {
 		d.lines, d.forW, d.theme = d.layout(w), w, th
 	}
 	d.height = max(h-3, 1)
+	if d.following {
+		d.top = atEnd
+	}
 	d.top = min(max(d.top, 0), max(len(d.lines)-d.height, 0))
 	rest := ""
 	if below := len(d.lines) - d.top - d.height; below > 0 {
@@ -179,6 +200,7 @@ func (d *detail) layout(w int) []string {
 			}
 		}
 	}
+	d.layoutLogs(&out, section, w)
 	return out
 }
 

@@ -15,17 +15,21 @@ import (
 
 	contract "github.com/specql/specql-ops/jobs"
 	"github.com/specql/specql-ops/ops"
+	"github.com/specql/specql-ops/ops/actions"
 	"github.com/specql/specql-ops/tui/parts"
 )
 
-// Source is what the page asks.
+// Source is what the page asks and does.
 type Source struct {
-	List   func(ctx context.Context, f ops.Filter, p ops.Page) ([]ops.JobRow, error)
-	Job    func(ctx context.Context, id contract.ID) (ops.JobDetail, error)
-	Filter func(words string) (ops.Filter, error)
-	Plan   func(ctx context.Context, action ops.JobAction, id contract.ID) (ops.JobPlan, error)
-	Change func(ctx context.Context, action ops.JobAction, id contract.ID, reason string) (ops.JobResult, error)
-	Clock  func() time.Time
+	List       func(ctx context.Context, f ops.Filter, p ops.Page) ([]ops.JobRow, error)
+	Job        func(ctx context.Context, id contract.ID) (ops.JobDetail, error)
+	Filter     func(words string) (ops.Filter, error)
+	Plan       func(ctx context.Context, action ops.JobAction, f ops.Filter) (ops.JobPlan, error)
+	Change     func(ctx context.Context, action ops.JobAction, f ops.Filter, reason string, progress func(int64)) (ops.JobResult, error)
+	Operations func(ctx context.Context) ([]ops.Operation, error)
+	Enqueue    func(ctx context.Context, o ops.Operation, typed map[string]string, reason string) (contract.ID, error)
+	Follow     func(ctx context.Context, id contract.ID, tell func(ops.LogChunk) error) error
+	Clock      func() time.Time
 }
 
 const interval = 2 * time.Second
@@ -53,16 +57,16 @@ type Page struct {
 	detail *detail
 	turn   int // of details: a late answer to a closed one is dropped
 
-	dialog *dialog
-	serial int // of dialogs, likewise
+	marked map[contract.ID]bool
+	above  int // lines above the table's first row, for the mouse
 }
 
 // New makes the page.
 func New(env *parts.Env, source Source) *Page {
-	return &Page{env: env, source: source,
+	return &Page{env: env, source: source, marked: map[contract.ID]bool{},
 		feed: parts.Feed[stretch]{Interval: interval, Clock: source.Clock},
 		table: parts.Table{Columns: []parts.Column{
-			{Title: "Status", Width: 11},
+			{Title: "Status", Width: 13},
 			{Title: "Type", Width: 10, Priority: 2},
 			{Title: "Service", Width: 14, Grow: 3},
 			{Title: "Operation", Width: 12, Grow: 3, Priority: 3},
@@ -85,9 +89,9 @@ func (p *Page) Refresh() tea.Cmd {
 
 func (p *Page) ask() tea.Cmd {
 	after := p.list.wanted(p.table.Cursor, p.table.Top, p.table.Height)
-	filter, list := p.filter, p.source.List
+	filter, list, up := p.filter, p.source.List, p.list.up
 	return p.feed.Ask(p.env.Now, func(ctx context.Context) (stretch, error) {
-		rows, err := list(ctx, filter, ops.Page{After: after, Size: readSize})
+		rows, err := list(ctx, filter, ops.Page{After: after, Size: readSize, OldestFirst: up})
 		return stretch{after, rows}, err
 	})
 }
@@ -100,15 +104,20 @@ func (p *Page) Health() parts.Health {
 	return p.feed.Health()
 }
 
-// Capturing tells whether a text is being typed or a dialog takes every key.
-func (p *Page) Capturing() bool { return p.editing || p.dialog != nil }
+// Capturing tells whether the filter is being typed.
+func (p *Page) Capturing() bool { return p.editing }
 
-// Overlay is the dialog's box, nil when there is none.
-func (p *Page) Overlay(w, h int) []string {
-	if p.dialog == nil {
-		return nil
+// Hints lists what works while the filter is being typed.
+func (p *Page) Hints() []parts.Key {
+	return []parts.Key{{Keys: "enter", Help: "apply"}, {Keys: "esc", Help: "keep the old filter"}, {Keys: "ctrl+u", Help: "clear"}}
+}
+
+// Place is the list, or one job in full.
+func (p *Page) Place() actions.Place {
+	if p.detail != nil {
+		return actions.Job
 	}
-	return p.dialog.view(p.env.Theme, w)
+	return actions.Jobs
 }
 
 // News makes a new reading due.
@@ -117,27 +126,6 @@ func (p *Page) News() {
 	if p.detail != nil {
 		p.detail.feed.Soon()
 	}
-}
-
-// Keys lists the page's bindings as they stand.
-func (p *Page) Keys() []parts.Key {
-	actions := []parts.Key{{Keys: "c", Help: "cancel", Disabled: p.env.ReadOnly}, {Keys: "r", Help: "retry", Disabled: p.env.ReadOnly}}
-	switch {
-	case p.dialog != nil:
-		return p.dialog.keys()
-	case p.editing:
-		return []parts.Key{{Keys: "enter", Help: "apply"}, {Keys: "esc", Help: "keep the old filter"}, {Keys: "ctrl+u", Help: "clear"}}
-	case p.detail != nil:
-		return append([]parts.Key{{Keys: "esc", Help: "back to the list"}, {Keys: "↑↓", Help: "scroll"},
-			{Keys: "home end", Help: "first, last line", Hidden: true}}, actions...)
-	}
-	keys := []parts.Key{{Keys: "enter", Help: "detail"}, {Keys: "/", Help: "filter"}}
-	if p.words != "" {
-		keys = append(keys, parts.Key{Keys: "esc", Help: "all jobs"})
-	}
-	keys = append(keys, actions...)
-	return append(keys, parts.Key{Keys: "↑↓", Help: "move"}, parts.Key{Keys: "home", Help: "newest"},
-		parts.Key{Keys: "pgup pgdn end", Help: "a page, the last read", Hidden: true})
 }
 
 // Update takes a key or an answer.
@@ -157,51 +145,56 @@ func (p *Page) Update(msg tea.Msg) tea.Cmd {
 		if p.detail != nil {
 			p.detail.take(msg)
 		}
-	case plannedMsg:
-		if p.dialog != nil && msg.serial == p.dialog.serial {
-			p.dialog.planned(msg, p.env.Now)
+	case logMsg:
+		if p.detail != nil {
+			return p.detail.log(msg)
 		}
-	case changedMsg:
-		p.News()
-		if p.dialog != nil && msg.serial == p.dialog.serial {
-			p.dialog.changed(msg)
+	case openedMsg:
+		return p.opened(msg)
+	case parts.GoMsg:
+		if msg.Page == actions.PageJobs && msg.Filter != "" {
+			filter, err := p.source.Filter(msg.Filter)
+			if err != nil {
+				return parts.Toast(err.Error(), true)
+			}
+			p.leave()
+			return p.apply(msg.Filter, filter)
 		}
 	case tea.PasteMsg:
-		switch {
-		case p.dialog != nil && p.dialog.at == onReason:
-			p.dialog.reason.Insert(msg.Content)
-		case p.editing:
+		if p.editing {
 			p.field.Insert(msg.Content)
 		}
 	case tea.MouseWheelMsg:
 		return p.wheel(msg.Button)
+	case tea.MouseClickMsg:
+		return p.click(msg.Y)
 	case tea.KeyPressMsg:
-		action, acts := actionKeys[msg.String()]
 		switch {
-		case p.dialog != nil:
-			return p.dialogKey(msg)
 		case p.editing:
 			return p.editKey(msg)
-		case acts:
-			return p.begin(action)
 		case p.detail != nil:
-			if name := msg.String(); name == "esc" || name == "backspace" {
-				p.detail = nil
-			} else {
-				p.detail.key(name)
-			}
-			return nil
-		default:
-			return p.listKey(msg.String())
+			p.detail.key(msg.String())
+		case p.table.Navigate(msg.String(), len(p.list.rows)):
+			return p.more()
 		}
 	}
 	return nil
 }
 
-func (p *Page) wheel(button tea.MouseButton) tea.Cmd {
-	if p.dialog != nil {
+// click puts the cursor on a job, or opens the one that it is on.
+func (p *Page) click(y int) tea.Cmd {
+	i := p.table.Top + y - p.above - 1
+	if p.detail != nil || p.editing || y < p.above+1 || i >= len(p.list.rows) {
 		return nil
 	}
+	if i == p.table.Cursor {
+		return p.Do(actions.JobsOpen)
+	}
+	p.table.Cursor = i
+	return p.more()
+}
+
+func (p *Page) wheel(button tea.MouseButton) tea.Cmd {
 	by := 0
 	switch button {
 	case tea.MouseWheelUp:
@@ -210,7 +203,7 @@ func (p *Page) wheel(button tea.MouseButton) tea.Cmd {
 		by = 3
 	}
 	if p.detail != nil {
-		p.detail.top += by
+		p.detail.scroll(by)
 		return nil
 	}
 	p.table.Move(by, len(p.list.rows))
@@ -222,31 +215,6 @@ func (p *Page) more() tea.Cmd {
 	if p.list.short(p.table.Cursor, p.table.Height) {
 		p.feed.Soon()
 		return p.ask()
-	}
-	return nil
-}
-
-func (p *Page) listKey(key string) tea.Cmd {
-	if p.table.Navigate(key, len(p.list.rows)) {
-		return p.more()
-	}
-	switch key {
-	case "enter":
-		if p.table.Cursor < len(p.list.rows) {
-			p.turn++
-			p.detail = newDetail(p.env, p.source, p.list.rows[p.table.Cursor], p.turn)
-			return p.detail.refresh(p.env.Now)
-		}
-	case "/":
-		p.editing, p.fault = true, ""
-		p.field.Set(p.words)
-		if p.words != "" {
-			p.field.Insert(" ")
-		}
-	case "esc":
-		if p.words != "" {
-			return p.apply("", ops.Filter{})
-		}
 	}
 	return nil
 }
@@ -273,7 +241,13 @@ func (p *Page) editKey(msg tea.KeyPressMsg) tea.Cmd {
 // apply starts the list anew with another filter.
 func (p *Page) apply(words string, filter ops.Filter) tea.Cmd {
 	p.editing, p.fault, p.words, p.filter = false, "", words, filter
-	p.list, p.table.Cursor, p.table.Top = list{}, 0, 0
+	p.marked = map[contract.ID]bool{}
+	return p.restart()
+}
+
+// restart reads the list from its beginning.
+func (p *Page) restart() tea.Cmd {
+	p.list, p.table.Cursor, p.table.Top = list{up: p.list.up}, 0, 0
 	p.feed.Reset()
 	return p.ask()
 }
@@ -294,6 +268,7 @@ func (p *Page) View(w, h int) string {
 		}
 		return parts.Block(head, w, len(head)) + "\n" + parts.Center(p.env.Theme, text, p.env.Theme.Muted, w, h-len(head))
 	}
+	p.above = len(head)
 	return parts.Block(append(head, p.table.Lines(p.env.Theme, w, h-len(head), len(p.list.rows), true, p.cells)...), w, h)
 }
 
@@ -305,7 +280,10 @@ func (p *Page) head(w int) []string {
 		if p.list.ended {
 			more = ""
 		}
-		place = " " + strconv.Itoa(p.table.Cursor+1) + " of " + strconv.Itoa(n) + more
+		if len(p.marked) > 0 {
+			place = "  ✓ " + parts.Count(int64(len(p.marked)), false) + " marked  "
+		}
+		place += " " + strconv.Itoa(p.table.Cursor+1) + " of " + strconv.Itoa(n) + more
 	}
 	room := w - parts.Width(place) - 3
 	var left string
@@ -314,13 +292,24 @@ func (p *Page) head(w int) []string {
 		return []string{th.Focus.Render("/ ") + p.field.View(th, w-2, true), th.Bad.Render(parts.Fit("✕ "+p.fault, w))}
 	case p.editing:
 		return []string{th.Focus.Render("/ ") + p.field.View(th, w-2, true),
-			th.Muted.Render(parts.Fit("  type:shell status:failed dead service:stripe_api age>1h age<5m text", w))}
+			th.Muted.Render(parts.Fit("  type:shell status:failed dead service:stripe_api age>1h text", w))}
 	case p.words != "":
-		left = th.Accent.Render("/ ") + th.Strong.Render(parts.Fit(parts.Clean(p.words), room))
+		words := parts.Clean(p.words)
+		if p.list.up {
+			words += "   oldest first"
+		}
+		left = th.Accent.Render("/ ") + th.Strong.Render(parts.Fit(words, room))
 	default:
-		left = th.Muted.Render(parts.Fit("  All jobs, newest first", room+2))
+		left = th.Muted.Render(parts.Fit("  All jobs, "+p.order()+" first", room+2))
 	}
 	return []string{left + th.Muted.Render(place), ""}
+}
+
+func (p *Page) order() string {
+	if p.list.up {
+		return "oldest"
+	}
+	return "newest"
 }
 
 // state is a status's symbol and style.
@@ -355,7 +344,10 @@ func took(now time.Time, r *ops.JobRow) string {
 func (p *Page) cells(i int, c []parts.Cell) {
 	th, r := p.env.Theme, &p.list.rows[i]
 	symbol, style := state(th, r)
-	c[0] = parts.Cell{Text: symbol + " " + string(r.Status), Style: style}
+	c[0] = parts.Cell{Text: "  " + symbol + " " + string(r.Status), Style: style}
+	if p.marked[r.ID] {
+		c[0].Text = "✓ " + symbol + " " + string(r.Status)
+	}
 	c[1] = parts.Cell{Text: string(r.Type), Style: th.Types[string(r.Type)]}
 	c[2] = parts.Cell{Text: parts.Clean(r.Service), Style: th.Text}
 	c[3] = parts.Cell{Text: parts.Clean(r.Operation), Style: th.Text}

@@ -13,26 +13,28 @@ const (
 	keepSize = 1000 // rows kept when the top is on the screen
 )
 
-// list is what was read of the jobs, newest first, without gaps from its
+// list is what was read of the jobs, in the order of the list, without gaps from its
 // first row to its last.
 type list struct {
 	rows  []ops.JobRow
-	ended bool // the last row is the oldest that there is
+	ended bool // the last row is the last that there is
+	up    bool // oldest first
 }
 
 func cursorOf(r *ops.JobRow) ops.Cursor { return ops.Cursor{CreatedAt: r.CreatedAt, ID: r.ID} }
 
-// older tells whether row comes after c in the list.
-func older(r *ops.JobRow, c ops.Cursor) bool {
+// later tells whether row comes after c in the list.
+func (l *list) later(r *ops.JobRow, c ops.Cursor) bool {
 	if !r.CreatedAt.Equal(c.CreatedAt) {
-		return r.CreatedAt.Before(c.CreatedAt)
+		return r.CreatedAt.Before(c.CreatedAt) != l.up
 	}
-	return bytes.Compare(r.ID[:], c.ID[:]) < 0
+	order := bytes.Compare(r.ID[:], c.ID[:])
+	return order != 0 && order < 0 != l.up
 }
 
 // from is the index of the first row after c.
 func (l *list) from(c ops.Cursor) int {
-	return sort.Search(len(l.rows), func(i int) bool { return older(&l.rows[i], c) })
+	return sort.Search(len(l.rows), func(i int) bool { return l.later(&l.rows[i], c) })
 }
 
 // wanted is the cursor after which to read next: the next stretch when the
@@ -100,6 +102,6 @@ func (l *list) find(c ops.Cursor, before int) int {
 	if c == (ops.Cursor{}) {
 		return min(before, max(len(l.rows)-1, 0))
 	}
-	i := sort.Search(len(l.rows), func(i int) bool { return older(&l.rows[i], c) || cursorOf(&l.rows[i]) == c })
+	i := sort.Search(len(l.rows), func(i int) bool { return l.later(&l.rows[i], c) || cursorOf(&l.rows[i]) == c })
 	return min(i, max(len(l.rows)-1, 0))
 }

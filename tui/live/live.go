@@ -9,17 +9,28 @@ package live
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	tea "charm.land/bubbletea/v2"
 
 	"github.com/specql/specql-ops/jobs"
 	"github.com/specql/specql-ops/ops"
+	"github.com/specql/specql-ops/ops/actions"
 	"github.com/specql/specql-ops/tui/parts"
 )
 
-// Window is what the counts and series of the page look back on.
-const Window = 15 * time.Minute
+// ranges are what the counts and series of the page look back on. Long ones
+// are read less often: they change slowly, and reading them costs more.
+var ranges = []struct {
+	window, every time.Duration
+	name          string
+}{
+	{15 * time.Minute, 0, "15 min"},
+	{time.Hour, 5 * time.Second, "1 h"},
+	{6 * time.Hour, 15 * time.Second, "6 h"},
+	{24 * time.Hour, 30 * time.Second, "24 h"},
+}
 
 // Source is what the page asks and does.
 type Source struct {
@@ -36,28 +47,48 @@ type Page struct {
 	feed   parts.Feed[ops.Live]
 	rates  map[jobs.ExecutionType]*rate
 
-	focus    int // of the cards; -1: none
-	scroll   int // first line of the services' table
+	span     int // of ranges
+	zone     zone
+	at       [zones]int // the cursor in each zone
 	services parts.Table
-	dialog   *dialog
-	serial   int // of dialogs: a late answer to a closed one is dropped
+	top      int // height of what stands above the services and the held lanes
+	drawn    [zones]area
 }
+
+// zone is a part of the page that the cursor can be in.
+type zone int
+
+const (
+	nowhere zone = iota
+	onTypes
+	onServices
+	onHeld
+	zones
+)
+
+// area is where a zone's lines stand on the page, for the mouse.
+type area struct{ x, y, w, h, first, each int }
 
 // New makes the page.
 func New(env *parts.Env, source Source) *Page {
-	return &Page{env: env, source: source, focus: -1, rates: map[jobs.ExecutionType]*rate{},
+	return &Page{env: env, source: source, rates: map[jobs.ExecutionType]*rate{},
 		feed:     parts.Feed[ops.Live]{Interval: time.Second, Clock: source.Clock},
 		services: parts.Table{Columns: serviceColumns()}}
 }
 
 // Refresh asks for new figures when they are due.
 func (p *Page) Refresh() tea.Cmd {
-	p.feed.Interval = p.env.Every(p.busy())
-	return p.feed.Ask(p.env.Now, func(ctx context.Context) (ops.Live, error) { return p.source.Live(ctx, Window) })
+	r := ranges[p.span]
+	p.feed.Interval = max(p.env.Every(p.busy()), r.every)
+	return p.feed.Ask(p.env.Now, func(ctx context.Context) (ops.Live, error) { return p.source.Live(ctx, r.window) })
 }
 
 // News makes new figures due.
-func (p *Page) News() { p.feed.Soon() }
+func (p *Page) News() {
+	if ranges[p.span].every == 0 {
+		p.feed.Soon()
+	}
+}
 
 // busy tells whether jobs wait or run.
 func (p *Page) busy() bool {
@@ -67,149 +98,160 @@ func (p *Page) busy() bool {
 // Health tells how fresh the figures are.
 func (p *Page) Health() parts.Health { return p.feed.Health() }
 
-// Capturing tells whether the page's dialog takes every key.
-func (p *Page) Capturing() bool { return p.dialog != nil }
+// Capturing is false: nothing is typed here.
+func (p *Page) Capturing() bool { return false }
 
-// Overlay is the dialog's box, nil when there is none.
-func (p *Page) Overlay(w, h int) []string {
-	if p.dialog == nil {
-		return nil
+// Hints is nil: no key is captured.
+func (p *Page) Hints() []parts.Key { return nil }
+
+// Place is where the page's actions work.
+func (p *Page) Place() actions.Place { return actions.Live }
+
+// Disabled says why an action does nothing here and now.
+func (p *Page) Disabled(id actions.ID) string {
+	switch id {
+	case actions.LiveOpen:
+		if p.zone == nowhere {
+			return "put the cursor on something first (tab)"
+		}
+	case actions.LiveSwitch:
+		if len(p.feed.Value.Types) == 0 {
+			return "the types are not read yet"
+		}
 	}
-	return p.dialog.view(p.env.Theme, w, h)
+	return ""
 }
 
-// Keys lists the page's bindings as they stand.
-func (p *Page) Keys() []parts.Key {
-	if p.dialog != nil {
-		return p.dialog.keys()
+// Do does one of the page's actions.
+func (p *Page) Do(id actions.ID) tea.Cmd {
+	switch id {
+	case actions.LiveNext:
+		p.next(1)
+	case actions.LivePrev:
+		p.next(-1)
+	case actions.LiveLeave:
+		p.zone = nowhere
+	case actions.LiveRange:
+		p.span = (p.span + 1) % len(ranges)
+		p.feed.Hurry()
+		return p.Refresh()
+	case actions.LiveSwitch:
+		return p.openSwitch()
+	case actions.LiveOpen:
+		return p.drill()
 	}
-	return []parts.Key{
-		{Keys: "t", Help: "switch a type", Disabled: p.env.ReadOnly},
-		{Keys: "tab", Help: "focus a card"},
-		{Keys: "↑↓", Help: "scroll services"},
-		{Keys: "esc", Help: "no focus", Hidden: p.focus < 0},
-	}
+	return nil
 }
 
-// Update takes a key or an answer.
+// Update takes an answer, the mouse, or a key that moves the cursor.
 func (p *Page) Update(msg tea.Msg) tea.Cmd {
 	switch msg := msg.(type) {
 	case parts.Read[ops.Live]:
 		if p.feed.Take(msg) {
 			p.measure()
 		}
-	case planMsg:
-		if p.dialog != nil && msg.serial == p.dialog.serial {
-			p.dialog.planned(msg, p.env.Now)
-		}
-	case doneMsg:
-		p.feed.Hurry()
-		if p.dialog != nil && msg.serial == p.dialog.serial {
-			p.dialog.done(msg)
-		}
 	case tea.KeyPressMsg:
-		if p.dialog != nil {
-			return p.dialogKey(msg)
-		}
-		return p.key(msg.String())
-	case tea.PasteMsg:
-		if p.dialog != nil {
-			p.dialog.paste(msg.Content, p.env.Now)
-		}
+		p.move(msg.String())
 	case tea.MouseWheelMsg:
-		if p.dialog == nil {
-			switch msg.Button {
-			case tea.MouseWheelUp:
-				p.scroll -= 3
-			case tea.MouseWheelDown:
-				p.scroll += 3
-			}
+		switch msg.Button {
+		case tea.MouseWheelUp:
+			p.move("up")
+		case tea.MouseWheelDown:
+			p.move("down")
+		}
+	case tea.MouseClickMsg:
+		return p.click(msg.X, msg.Y)
+	}
+	return nil
+}
+
+// length is how many things the cursor can be on in a zone.
+func (p *Page) length(z zone) int {
+	switch z {
+	case onTypes:
+		return len(p.feed.Value.Types)
+	case onServices:
+		return len(p.feed.Value.Services)
+	case onHeld:
+		return len(p.feed.Value.Held)
+	}
+	return 1
+}
+
+// next moves the cursor through the types, then to the services, the held
+// lanes, and away.
+func (p *Page) next(by int) {
+	if p.zone == onTypes {
+		if i := p.at[onTypes] + by; i >= 0 && i < p.length(onTypes) {
+			p.at[onTypes] = i
+			return
 		}
 	}
-	return nil
+	for {
+		p.zone = (p.zone + zone(by) + zones) % zones
+		if n := p.length(p.zone); n > 0 {
+			if p.at[p.zone] = 0; by < 0 && p.zone == onTypes {
+				p.at[onTypes] = n - 1
+			}
+			return
+		}
+	}
 }
 
-func (p *Page) key(key string) tea.Cmd {
-	n := len(p.feed.Value.Types)
-	switch key {
-	case "tab":
-		p.focus = (p.focus + 2) % (n + 1)
-		p.focus--
-	case "shift+tab":
-		p.focus = (p.focus+1+n)%(n+1) - 1
-	case "esc":
-		p.focus = -1
-	case "up", "k":
-		p.scroll--
-	case "down", "j":
-		p.scroll++
-	case "pgup":
-		p.scroll -= p.services.Height
-	case "pgdown":
-		p.scroll += p.services.Height
-	case "home", "g":
-		p.scroll = 0
-	case "end", "G":
-		p.scroll = len(p.feed.Value.Services)
-	case "t":
-		return p.openSwitch()
+func (p *Page) move(key string) {
+	by := map[string]int{"up": -1, "k": -1, "left": -1, "down": 1, "j": 1, "right": 1, "pgup": -10, "pgdown": 10, "home": -1 << 20, "g": -1 << 20, "end": 1 << 20, "G": 1 << 20}[key]
+	if by == 0 {
+		return
+	}
+	if p.zone == nowhere {
+		if p.zone = onServices; p.length(onServices) == 0 {
+			p.zone = onTypes
+		}
+		return
+	}
+	p.at[p.zone] = min(max(p.at[p.zone]+by, 0), max(p.length(p.zone)-1, 0))
+}
+
+// click puts the cursor there, or opens what it is on already.
+func (p *Page) click(x, y int) tea.Cmd {
+	for z, a := range p.drawn {
+		if a.each == 0 || x < a.x || x >= a.x+a.w || y < a.y || y >= a.y+a.h {
+			continue
+		}
+		i := a.first + (y-a.y)/a.each
+		if zone(z) == onTypes && a.first < 0 { // cards stand side by side
+			i = (x - a.x) * p.length(onTypes) / a.w
+		}
+		if i >= p.length(zone(z)) {
+			return nil
+		}
+		if p.zone == zone(z) && p.at[z] == i {
+			return p.drill()
+		}
+		p.zone, p.at[z] = zone(z), i
 	}
 	return nil
 }
 
-func (p *Page) openSwitch() tea.Cmd {
-	if p.env.ReadOnly != "" {
-		reason := p.env.ReadOnly
-		return func() tea.Msg { return parts.ToastMsg{Text: "Types cannot be switched here: " + reason, Bad: true} }
+// drill opens the jobs behind the figures under the cursor.
+func (p *Page) drill() tea.Cmd {
+	v, i := &p.feed.Value, p.at[p.zone]
+	since := " age<" + strings.ReplaceAll(ranges[p.span].name, " min", "m")
+	since = strings.ReplaceAll(since, " h", "h")
+	words := ""
+	switch {
+	case i >= p.length(p.zone):
+	case p.zone == onTypes:
+		words = "type:" + string(v.Types[i].Type) + since
+	case p.zone == onServices:
+		words = "service:" + ops.FilterWord(v.Services[i].Service) + since
+	case p.zone == onHeld:
+		words = "service:" + ops.FilterWord(v.Held[i].Service) + " status:pending"
 	}
-	types := p.feed.Value.Types
-	if len(types) == 0 {
+	if words == "" {
 		return nil
 	}
-	p.serial++
-	p.dialog = &dialog{serial: p.serial, opened: p.env.Now, stage: choosing}
-	for _, t := range types {
-		p.dialog.switches = append(p.dialog.switches, t.Switch)
-		if p.dialog.switches[len(p.dialog.switches)-1].Type == "" {
-			p.dialog.switches[len(p.dialog.switches)-1].Type = t.Type
-		}
-	}
-	if p.focus >= 0 && p.focus < len(types) {
-		return p.choose(p.focus)
-	}
-	return nil
-}
-
-// choose asks for the plan that turns a type's switch over.
-func (p *Page) choose(i int) tea.Cmd {
-	d := p.dialog
-	d.choose(i, p.env.Now)
-	serial, t, enable, plan := d.serial, d.of, d.enable, p.source.Plan
-	return func() tea.Msg {
-		ctx, cancel := context.WithTimeout(context.Background(), parts.ReadDeadline)
-		defer cancel()
-		v, err := plan(ctx, []jobs.ExecutionType{t}, enable)
-		return planMsg{serial: serial, plan: v, err: err}
-	}
-}
-
-func (p *Page) dialogKey(msg tea.KeyPressMsg) tea.Cmd {
-	d := p.dialog
-	switch d.key(msg, p.env.Now) {
-	case closes:
-		p.dialog = nil
-	case chosen:
-		return p.choose(d.choice)
-	case confirmed:
-		serial, t, enable, force, reason, do := d.serial, d.of, d.enable, d.plan.NeedsForce, d.reason.Text(), p.source.Switch
-		return func() tea.Msg {
-			ctx, cancel := context.WithTimeout(context.Background(), parts.ReadDeadline)
-			defer cancel()
-			changed, err := do(ctx, []jobs.ExecutionType{t}, enable, force, reason)
-			return doneMsg{serial: serial, changed: changed, err: err}
-		}
-	}
-	return nil
+	return parts.Go(parts.GoMsg{Page: actions.PageJobs, Filter: words})
 }
 
 // rate is a type's jobs per second from one reading of the total to the next,

@@ -14,14 +14,18 @@ func (p *Page) View(w, h int) string {
 	if !p.feed.Health().Loaded {
 		return p.feed.Health().Missing(p.env, "the live figures", w, h)
 	}
+	p.drawn = [zones]area{}
 	var top []string
 	switch {
 	case w >= 116 && h >= 28:
 		top = p.cards(w, h)
+		p.drawn[onTypes] = area{w: w, h: len(top), first: -1, each: 1}
 	case w >= 78 && h >= 16:
 		top = p.rows(w)
+		p.drawn[onTypes] = area{w: w, h: len(top), each: 2}
 	default:
 		top = p.small(w)
+		p.drawn[onTypes] = area{y: 1, w: w, h: len(top) - 1, each: 1}
 	}
 	rest := h - len(top) - 1
 	if rest < 1 {
@@ -31,14 +35,16 @@ func (p *Page) View(w, h int) string {
 	if w >= 116 {
 		right := min(w*2/5, 72)
 		left := w - right - 3
-		lines = append(lines, parts.Beside(3, pad(p.serviceLines(left, rest), left, rest), pad(p.heldLines(right, rest), right, rest))...)
+		y := len(lines)
+		lines = append(lines, parts.Beside(3, pad(p.serviceLines(left, rest, 0, y), left, rest), pad(p.heldLines(right, rest, left+3, y), right, rest))...)
 		return parts.Block(lines, w, h)
 	}
 	// What waits for an operator comes before what is merely busy.
-	held := p.heldLines(w, max(rest/2, min(rest, 4)))
+	held := p.heldLines(w, max(rest/2, min(rest, 4)), 0, len(lines))
 	lines = append(lines, held...)
 	if left := rest - len(held); left >= 4 {
-		lines = append(append(lines, ""), p.serviceLines(w, left-1)...)
+		lines = append(lines, "")
+		lines = append(lines, p.serviceLines(w, left-1, 0, len(lines))...)
 	}
 	return parts.Block(lines, w, h)
 }
@@ -70,16 +76,22 @@ func (p *Page) offNote(t *ops.TypeLive) string {
 	return note
 }
 
-// stretched widens a short series to the whole width.
-func stretched(series []float64, w, h int) []string {
-	if n := len(series); n > 0 && n < w {
-		wide := make([]float64, w)
-		for x := range wide {
-			wide[x] = series[x*n/w]
-		}
-		series = wide
+// fitted draws a series of any length over the whole width: a short one is
+// widened, a long one shows the mean of what falls into each cell.
+func fitted(series []float64, w, h int) []string {
+	n := len(series)
+	if n == 0 || n == w || w <= 0 {
+		return parts.Spark(series, w, h)
 	}
-	return parts.Spark(series, w, h)
+	out := make([]float64, w)
+	for x := range out {
+		from := x * n / w
+		to := max((x+1)*n/w, from+1)
+		for _, v := range series[from:to] {
+			out[x] += v / float64(to-from)
+		}
+	}
+	return parts.Spark(out, w, h)
 }
 
 func (p *Page) cards(w, h int) []string {
@@ -112,13 +124,13 @@ func (p *Page) card(i, w, h int) []string {
 	}
 	lines := []string{line(p.rateText(t.Type), th.Strong, parts.Success(t.Completed, t.Failed)+" ok", p.successStyle(t))}
 	colour := th.Types[string(t.Type)]
-	for _, l := range stretched(t.DoneSeries, inner, high) {
+	for _, l := range fitted(t.DoneSeries, inner, high) {
 		lines = append(lines, colour.Render(l))
 	}
-	lines = append(lines, th.Muted.Render("finished a minute, 15 min"))
+	lines = append(lines, th.Muted.Render("finished a minute, "+ranges[p.span].name))
 	if h >= 50 {
 		lines = append(lines, "")
-		for _, l := range stretched(t.P95Series, inner, 3) {
+		for _, l := range fitted(t.P95Series, inner, 3) {
 			lines = append(lines, th.Muted.Render(l))
 		}
 		lines = append(lines, th.Muted.Render("p95 a minute"))
@@ -149,7 +161,7 @@ func (p *Page) card(i, w, h int) []string {
 	}
 	lines = append(lines, th.Warn.Render(parts.Fit(note, inner)))
 	border, title := th.Border, style.Render(" "+symbol+" ")+th.Strong.Render(string(t.Type)+" ")
-	if p.focus == i {
+	if p.on(onTypes, i) {
 		border, title = th.Focus, style.Render(" "+symbol+" ")+th.Focus.Render("▸"+string(t.Type)+" ")
 	}
 	return parts.Framed(lines, w, title, style.Render(" "+word+" "), border)
@@ -178,7 +190,7 @@ func (p *Page) waitStyle(t *ops.TypeLive, label string) parts.Style {
 }
 
 func (p *Page) marker(i int) string {
-	if p.focus == i {
+	if p.on(onTypes, i) {
 		return p.env.Theme.Focus.Render("▸ ")
 	}
 	return "  "
@@ -198,7 +210,7 @@ func (p *Page) rows(w int) []string {
 			p.successStyle(t).Render(parts.FitRight(parts.Success(t.Completed, t.Failed), 9)) +
 			pct("p50", parts.Duration(t.P50)) + pct("p95", parts.Duration(t.P95)) + pct("p99", parts.Duration(t.P99)) + "  "
 		room := w - parts.Width(first)
-		first += th.Types[string(t.Type)].Render(parts.Spark(t.DoneSeries, room, 1)[0])
+		first += th.Types[string(t.Type)].Render(fitted(t.DoneSeries, room, 1)[0])
 		waiting := parts.Count(t.Waiting, t.WaitingCapped)
 		if t.Oldest > 0 {
 			waiting += " (" + parts.Age(t.Oldest) + ")"
@@ -225,8 +237,8 @@ func (p *Page) small(w int) []string {
 		{Title: "Success", Width: 7, Right: true}, {Title: "p95", Width: 6, Right: true},
 		{Title: "Waiting", Width: 8, Right: true, Grow: 1}, {Title: "Running", Width: 7, Right: true}}}
 	types := p.feed.Value.Types
-	table.Cursor = max(p.focus, 0)
-	return table.Lines(th, w, len(types)+1, len(types), p.focus >= 0, func(i int, c []parts.Cell) {
+	table.Cursor = p.at[onTypes]
+	return table.Lines(th, w, len(types)+1, len(types), p.zone == onTypes, func(i int, c []parts.Cell) {
 		t := &types[i]
 		symbol, _, style := p.state(t)
 		c[0] = parts.Cell{Text: symbol + " " + string(t.Type), Style: style}
@@ -244,18 +256,20 @@ func serviceColumns() []parts.Column {
 		{Title: "Success", Width: 7, Right: true}, {Title: "p50", Width: 6, Right: true, Priority: 3}, {Title: "p95", Width: 6, Right: true}}
 }
 
-func (p *Page) serviceLines(w, h int) []string {
+// on tells whether the cursor stands there.
+func (p *Page) on(z zone, i int) bool { return p.zone == z && p.at[z] == i }
+
+func (p *Page) serviceLines(w, h, x, y int) []string {
 	th, services := p.env.Theme, p.feed.Value.Services
-	head := heading(th, "Services, last 15 min", len(services))
+	head := heading(th, "Services, last "+ranges[p.span].name, len(services))
 	if len(services) == 0 {
 		return []string{head, th.Muted.Render("  Nothing finished in this time.")}
 	}
-	visible := max(h-2, 1)
-	p.scroll = min(max(p.scroll, 0), max(len(services)-visible, 0))
-	shown := services[p.scroll:]
-	p.services.Top, p.services.Cursor = 0, 0
-	return append([]string{head}, p.services.Lines(th, w, h-1, len(shown), false, func(i int, c []parts.Cell) {
-		s := &shown[i]
+	p.at[onServices] = min(p.at[onServices], len(services)-1)
+	p.services.Cursor = p.at[onServices]
+	defer func() { p.drawn[onServices] = area{x: x, y: y + 2, w: w, h: h - 2, first: p.services.Top, each: 1} }()
+	return append([]string{head}, p.services.Lines(th, w, h-1, len(services), p.zone == onServices, func(i int, c []parts.Cell) {
+		s := &services[i]
 		c[0] = parts.Cell{Text: parts.Clean(s.Service), Style: th.Text}
 		c[1] = parts.Cell{Text: parts.Clean(s.Operation), Style: th.Muted}
 		c[2] = parts.Cell{Text: string(s.Type), Style: th.Types[string(s.Type)]}
@@ -270,42 +284,48 @@ func (p *Page) serviceLines(w, h int) []string {
 	})...)
 }
 
-func (p *Page) heldLines(w, h int) []string {
+// heldLines lists what is held: a line or, on a narrow page, its name and the
+// reason below it. The cursor is kept in view.
+func (p *Page) heldLines(w, h, x, y int) []string {
 	th, held := p.env.Theme, p.feed.Value.Held
 	lines := []string{heading(th, "Held: services that wait, and why", len(held))}
 	if len(held) == 0 {
 		return append(lines, th.Muted.Render("  ● Nothing is held."))
 	}
-	for i, hd := range held {
-		head := "  " + parts.Clean(hd.Service)
-		count := parts.Count(hd.Waiting, hd.Capped) + " waiting"
-		if w >= 100 || w >= 60 && h < 2*len(held)+1 {
-			lines = append(lines, th.Warn.Render("  ▲ ")+th.Text.Render(parts.Fit(parts.Clean(hd.Service), min(max(w/5, 14), 28)))+
-				th.Muted.Render(parts.FitRight(parts.Count(hd.Waiting, hd.Capped), 9)+"  ")+th.Text.Render(parts.Clean(hd.Reason)))
-		} else {
-			lines = append(lines, th.Warn.Render("  ▲")+th.Text.Render(parts.Fit(head[1:], w-3-parts.Width(count)-1))+th.Muted.Render(count))
-			for _, l := range parts.Wrap(parts.Clean(hd.Reason), w-4) {
-				lines = append(lines, th.Muted.Render("    "+l))
-			}
+	p.at[onHeld] = min(p.at[onHeld], len(held)-1)
+	each := 2
+	if w >= 100 || w >= 60 && h < 2*len(held)+1 {
+		each = 1
+	}
+	room := max((h-1)/each, 1)
+	if len(held) > room {
+		room = max((h-2)/each, 1)
+	}
+	first := 0
+	if p.zone == onHeld {
+		first = max(0, p.at[onHeld]-room+1)
+	}
+	for i := first; i < min(first+room, len(held)); i++ {
+		hd := held[i]
+		count := parts.Count(hd.Waiting, hd.Capped)
+		mark := th.Warn.Render("  ▲ ")
+		if p.on(onHeld, i) {
+			mark = th.Focus.Render("▸ ") + th.Warn.Render("▲ ")
 		}
-		if len(lines) >= h {
-			if i < len(held)-1 || len(lines) > h {
-				lines = append(lines[:h-1], th.Muted.Render(fmt.Sprintf("  … and %d more held services", len(held)-shownHeld(lines[:h-1]))))
-			}
-			break
+		if each == 1 {
+			lines = append(lines, mark+th.Text.Render(parts.Fit(parts.Clean(hd.Service), min(max(w/5, 14), 28)))+
+				th.Muted.Render(parts.FitRight(count, 9)+"  ")+th.Text.Render(parts.Clean(hd.Reason)))
+			continue
 		}
+		count += " waiting"
+		lines = append(lines, mark+th.Text.Render(parts.Fit(parts.Clean(hd.Service), w-4-parts.Width(count)-1))+" "+th.Muted.Render(count),
+			th.Muted.Render("    "+parts.Fit(parts.Clean(hd.Reason), w-4)))
+	}
+	p.drawn[onHeld] = area{x: x, y: y + 1, w: w, h: len(lines) - 1, first: first, each: each}
+	if more := len(held) - min(first+room, len(held)); more > 0 && len(lines) < h {
+		lines = append(lines, th.Muted.Render(fmt.Sprintf("  … and %d more held services", more)))
 	}
 	return lines[:min(len(lines), h)]
-}
-
-// shownHeld counts the services among the lines of the held list.
-func shownHeld(lines []string) (n int) {
-	for _, l := range lines {
-		if strings.Contains(l, "▲") {
-			n++
-		}
-	}
-	return n
 }
 
 func heading(th *parts.Theme, text string, n int) string {

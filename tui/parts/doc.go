@@ -7,7 +7,13 @@
 // with the Env.
 package parts
 
-import "time"
+import (
+	"time"
+
+	tea "charm.land/bubbletea/v2"
+
+	"github.com/specql/specql-ops/ops/actions"
+)
 
 // Env is what every page knows of the console around it. The app owns it and
 // changes it only between messages.
@@ -22,6 +28,11 @@ type Env struct {
 	Listening bool
 	News      time.Time
 	busy      bool
+
+	Keymap actions.Keymap
+
+	// Ask opens a dialog over the page.
+	Ask func(Ask) tea.Cmd
 }
 
 // A screen is one second fresh while something happens. Figures follow what
@@ -54,6 +65,19 @@ type Key struct {
 	Disabled string
 	Hidden   bool // in the help only
 }
+
+// GoMsg asks the app for another page, which gets the message too.
+type GoMsg struct {
+	Page    actions.ID // page.jobs …
+	Filter  string     // for the page of jobs: the filter's words
+	Service string     // for the page of services: the one to open
+}
+
+// Go is the command that goes to another page.
+func Go(msg GoMsg) tea.Cmd { return func() tea.Msg { return msg } }
+
+// Toast is the command that shows a line of text until the next key.
+func Toast(text string, bad bool) tea.Cmd { return func() tea.Msg { return ToastMsg{text, bad} } }
 
 // ToastMsg asks the app for a line of text that stays until the next key.
 type ToastMsg struct {

@@ -75,7 +75,12 @@ func newTheme(profile colorprofile.Profile, p palette) *Theme {
 		return fmt.Sprintf("%s;2;%d;%d;%d", ground, rgb.R, rgb.G, rgb.B)
 	}
 	fg := func(c int) string { return colour("38", c) }
-	bg := func(c int) string { return colour("48", c) }
+	bg := func(c int) string {
+		if profile == colorprofile.ANSI256 { // its colours are too loud to stand behind text, its greys are not
+			return fmt.Sprintf("48;5;%d", 232+(c>>16+2*(c>>8&255)+(c&255))/4*24/256)
+		}
+		return colour("48", c)
+	}
 	return &Theme{
 		Text: sgr(fg(p.text)), Strong: sgr("1", fg(p.strong)), Muted: sgr(fg(p.muted)), Border: sgr(fg(p.border)),
 		Accent: sgr(fg(p.accent)), Focus: sgr("1", fg(p.accent)),
