@@ -30,7 +30,6 @@ type run struct {
 	began   time.Time
 	applied []string
 	steps   int
-	of      int // steps of the whole run
 	record  recorder
 
 	mu      sync.Mutex // Progress is told by the steps and by the watch

@@ -19,6 +19,7 @@ import (
 
 	"github.com/specql/specql-ops/internal/appschema"
 	"github.com/specql/specql-ops/internal/devdb/devdbtest"
+	"github.com/specql/specql-ops/migrations"
 	"github.com/specql/specql-ops/runners/shell"
 )
 
@@ -46,7 +47,7 @@ INSERT INTO jobs.tb_job_run (id, identifier, service_name, operation, status, er
 
 // Every script has $DB, an HTTP-only application's database, $EMPTY, one
 // without a jobs schema, $NOBODY and $WRONG, logins to $DB without a privilege
-// and with a wrong password, and $CLOSED, where nobody listens.
+// and with a wrong password, $OPERATOR and $VIEWER, logins of these roles, and $CLOSED, where nobody listens.
 func TestCommands(t *testing.T) {
 	role := "tui_" + strings.ToLower(rand.Text())
 	server := devdbtest.Server(t).URL("postgres")
@@ -67,6 +68,23 @@ func TestCommands(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	// Two logins of the roles that migrate-schema --create-roles makes, for all
+	// databases of the server.
+	for _, r := range []migrations.Role{migrations.OperatorRole, migrations.ViewerRole} {
+		make := "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '" + r.Name() + "') THEN CREATE ROLE " + r.Name() +
+			"; END IF; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$"
+		login := role + "_" + string(r)
+		for _, sql := range []string{make, "CREATE ROLE " + login + " LOGIN PASSWORD 'right' IN ROLE " + r.Name()} {
+			if err := asAdmin(t.Context(), sql); err != nil {
+				t.Fatal(err)
+			}
+		}
+		t.Cleanup(func() {
+			if err := asAdmin(context.Background(), "DROP ROLE "+login); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -82,13 +100,16 @@ func TestCommands(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			login := func(password string) string {
+			as := func(role, password string) string {
 				return fmt.Sprintf("postgres://%s@127.0.0.1:%d/%s?sslmode=disable", neturl.UserPassword(role, password), c.Port, c.Database)
 			}
+			login := func(password string) string { return as(role, password) }
 			env.Setenv("DB", url)
 			env.Setenv("EMPTY", devdbtest.New(t, devdbtest.Template{}))
 			env.Setenv("NOBODY", login("right"))
 			env.Setenv("WRONG", login("hunter2"))
+			env.Setenv("OPERATOR", as(role+"_"+string(migrations.OperatorRole), "right"))
+			env.Setenv("VIEWER", as(role+"_"+string(migrations.ViewerRole), "right"))
 			env.Setenv("CLOSED", "postgres://app:hunter2@"+closed+"/app")
 			return nil
 		},
