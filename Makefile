@@ -19,7 +19,7 @@ LDFLAGS := -s -w -X '$(PACKAGE).Version=$(VERSION)' -X '$(PACKAGE).Commit=$(COMM
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GORELEASER  := github.com/goreleaser/goreleaser/v2@v2.16.0
 
-.PHONY: help demo test test-chaos check bench build picture snapshot clean
+.PHONY: help demo test test-chaos check bench bench-migrate build picture snapshot clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
@@ -61,6 +61,9 @@ check: ## formatting, vet, staticcheck, layers, scripts, systemd unit, alerts
 # measured beside. BENCH holds its flags, such as BENCH='-only latency'.
 bench: ## measure the queue beside floors and River; ten minutes
 	go -C bench run . $(BENCH)
+
+bench-migrate: ## what an application notices of migrate-schema at 5,000,000 jobs; half an hour
+	go -C bench run . -only migrate $(BENCH)
 
 build: ## both programs, static, into bin/
 	@mkdir -p bin

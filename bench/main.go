@@ -28,16 +28,18 @@ import (
 type benchmark struct {
 	name, about string
 	run         func(context.Context, *lab) error
+	apart       bool // measured only where -only names it
 }
 
 var benchmarks = []benchmark{
-	{"throughput", "no-op jobs drained from a backlog: agent, bare loop, River", throughput},
-	{"http", "the same with the http runner, against bare loop and bare client together", throughHTTP},
-	{"latency", "commit to start of single jobs, agent idle", latency},
-	{"arrivals", "commit to start at 1,000 jobs a second, arriving steadily", arrivals},
-	{"growth", "the agent beside finished rows, jobs that may not run and an old snapshot", growth},
-	{"console", "what the console's pages ask, beside finished rows", console},
-	{"idle", "queries, CPU and memory of both programs without work", idle},
+	{"throughput", "no-op jobs drained from a backlog: agent, bare loop, River", throughput, false},
+	{"http", "the same with the http runner, against bare loop and bare client together", throughHTTP, false},
+	{"latency", "commit to start of single jobs, agent idle", latency, false},
+	{"arrivals", "commit to start at 1,000 jobs a second, arriving steadily", arrivals, false},
+	{"growth", "the agent beside finished rows, jobs that may not run and an old snapshot", growth, false},
+	{"console", "what the console's pages ask, beside finished rows", console, false},
+	{"idle", "queries, CPU and memory of both programs without work", idle, false},
+	{"migrate", "what an application notices of the migration, beside bare index builds and the obvious way", migrate, true},
 }
 
 // sizes say how much is measured; the flags' texts tell more.
@@ -52,6 +54,10 @@ type sizes struct {
 	crowd      int    // waiting jobs that may not run
 	growthJobs int    // of a growth measurement
 	idle       time.Duration
+
+	migrateRows int           // of the table that is migrated
+	variants    string        // keys of variants
+	fillFor     time.Duration // 0: to its end
 }
 
 func main() {
@@ -118,6 +124,9 @@ func parse(args []string) ([]benchmark, sizes, error) {
 	set.IntVar(&s.crowd, "crowd", 1_000_000, "waiting jobs that may not run")
 	set.IntVar(&s.growthJobs, "growth-jobs", 100_000, "jobs of a growth measurement, a fifth of them at 100 slots")
 	set.DurationVar(&s.idle, "idle", 30*time.Second, "how long an idle program is watched")
+	set.IntVar(&s.migrateRows, "migrate-rows", 5_000_000, "jobs of the table that is migrated")
+	set.StringVar(&s.variants, "variants", "early,newer", "the tables that the migration starts from")
+	set.DurationVar(&s.fillFor, "fill-for", 0, "watch the migration's back-fill for so long only (0: to its end)")
 	full := set.Bool("full", false, "a grown table of 5,000,000 finished rows too; it takes some minutes to make")
 	set.Usage = func() { help(set) }
 	if err := set.Parse(args); err != nil {
@@ -143,7 +152,7 @@ func parse(args []string) ([]benchmark, sizes, error) {
 // choose finds the benchmarks of the names, all when there are none.
 func choose(only string) ([]benchmark, error) {
 	if only == "" {
-		return benchmarks, nil
+		return slices.DeleteFunc(slices.Clone(benchmarks), func(b benchmark) bool { return b.apart }), nil
 	}
 	var chosen []benchmark
 	for name := range strings.SplitSeq(only, ",") {

@@ -22,14 +22,15 @@
 -- step: bound the wait for locks
 SET client_min_messages = warning;
 SET statement_timeout = 0;
-SET lock_timeout = '300ms';
+SET lock_timeout = '50ms';
 
 -- step: define how a change takes its lock
 -- A change that waits for its lock makes the application's next statements
--- wait behind it, so it gives up soon and tries again. The weaker lock comes
--- first, without a bound: nobody's reads and writes wait for that one, and an
--- autovacuum on the table makes way for it. specql.lock_tries is 1 where the
--- caller does the retrying.
+-- wait behind it, so it gives up after 50 ms and tries again, and does not even
+-- ask while a transaction that has lasted a second has the table. The weaker
+-- lock comes first, without a bound: nobody's reads and writes wait for that
+-- one, and an autovacuum on the table makes way for it. specql.lock_tries is 1
+-- where the caller does the retrying.
 CREATE OR REPLACE PROCEDURE pg_temp.change_jobs(change text) LANGUAGE plpgsql AS $$
 DECLARE
     tries integer := coalesce(nullif(current_setting('specql.lock_tries', true), ''), '100')::integer;
@@ -38,7 +39,13 @@ BEGIN
         BEGIN
             PERFORM set_config('lock_timeout', '0', true);
             LOCK TABLE jobs.tb_job_run IN SHARE UPDATE EXCLUSIVE MODE;
-            PERFORM set_config('lock_timeout', '300ms', true);
+            IF EXISTS (SELECT FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+                        WHERE l.relation = 'jobs.tb_job_run'::regclass AND l.granted AND l.pid <> pg_backend_pid()
+                          AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                          AND a.xact_start < clock_timestamp() - interval '1 second') THEN
+                RAISE lock_not_available USING MESSAGE = 'a long transaction has jobs.tb_job_run';
+            END IF;
+            PERFORM set_config('lock_timeout', '50ms', true);
             EXECUTE change;
             RETURN;
         EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
@@ -58,6 +65,68 @@ BEGIN
     -- IF NOT EXISTS would ask for the right to create schemas all the same.
     IF to_regnamespace('jobs') IS NULL THEN
         CREATE SCHEMA jobs;
+    END IF;
+END $$;
+
+-- step: create the record of applied migrations
+CREATE TABLE IF NOT EXISTS jobs.tb_schema_version (
+    version    integer PRIMARY KEY,
+    name       text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now(),
+    applied_by text NOT NULL DEFAULT current_user
+);
+
+-- step: create the record of runs (what a second console reads of a migration at work)
+CREATE TABLE IF NOT EXISTS jobs.tb_migration_run (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    actor      text NOT NULL,
+    down       boolean NOT NULL,
+    versions   integer[] NOT NULL,
+    state      text NOT NULL DEFAULT 'running' CHECK (state IN ('running', 'done', 'failed')),
+    position   integer NOT NULL DEFAULT 0,
+    progress   jsonb,
+    error      text NOT NULL DEFAULT '',
+    started_at timestamptz NOT NULL DEFAULT now(),
+    beat_at    timestamptz NOT NULL DEFAULT now(),
+    ended_at   timestamptz
+);
+
+-- step: create the record of the back-fill (where it goes on when it was interrupted)
+CREATE TABLE IF NOT EXISTS jobs.tb_schema_fill (
+    name        text PRIMARY KEY,
+    next_block  bigint NOT NULL DEFAULT 0,
+    end_block   bigint,
+    rows_filled bigint NOT NULL DEFAULT 0,
+    started_at  timestamptz NOT NULL DEFAULT now(),
+    done_at     timestamptz
+);
+
+-- step: note what an older application lacks (so that the way back is to what it had)
+CREATE TABLE IF NOT EXISTS jobs.tb_schema_added (name text PRIMARY KEY);
+DO $$
+BEGIN
+    IF to_regclass('jobs.tb_job_run') IS NOT NULL
+       AND NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('jobs.tb_job_run') AND NOT attisdropped
+                          AND attname = 'execution_type') THEN
+        INSERT INTO jobs.tb_schema_added (name)
+        SELECT c FROM unnest(ARRAY['idempotency_key', 'timeout_seconds']) c
+         WHERE NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('jobs.tb_job_run') AND NOT attisdropped AND attname = c)
+        UNION ALL
+        SELECT r FROM unnest(ARRAY['idx_tb_job_run_pending', 'idx_tb_job_run_retry', 'idx_tb_job_run_correlation',
+                                   'idx_tb_job_run_idempotency', 'v_job_stats', 'v_failing_services', 'v_job_queue_health',
+                                   'v_job_retry_patterns', 'v_service_reliability']) r
+         WHERE to_regclass('jobs.' || r) IS NULL
+        ON CONFLICT DO NOTHING;
+    END IF;
+END $$;
+
+-- step: lift the bar that a way down puts up
+-- lock: ACCESS EXCLUSIVE
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_constraint WHERE conrelid = to_regclass('jobs.tb_job_run')
+                  AND conname = 'tb_job_run_http_only_check') THEN
+        CALL pg_temp.change_jobs('ALTER TABLE jobs.tb_job_run DROP CONSTRAINT tb_job_run_http_only_check');
     END IF;
 END $$;
 
@@ -88,6 +157,7 @@ CREATE TABLE IF NOT EXISTS jobs.tb_job_run (
 );
 
 -- step: add columns (constant defaults: no rewrite)
+-- lock: ACCESS EXCLUSIVE
 DO $$
 BEGIN
     -- Looks first, so that running again takes no lock on the table.
@@ -107,6 +177,7 @@ BEGIN
 END $$;
 
 -- step: constrain execution_type (not yet validated)
+-- lock: ACCESS EXCLUSIVE
 DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_constraint
@@ -118,12 +189,15 @@ BEGIN
 END $$;
 
 -- step: validate the constraint (readers and writers go on)
+-- lock: SHARE UPDATE EXCLUSIVE
+-- work: one scan
 DO $$
 BEGIN
     IF EXISTS (SELECT FROM pg_constraint
                 WHERE conrelid = 'jobs.tb_job_run'::regclass
                   AND conname = 'tb_job_run_execution_type_check' AND NOT convalidated) THEN
-        CALL pg_temp.change_jobs('ALTER TABLE jobs.tb_job_run VALIDATE CONSTRAINT tb_job_run_execution_type_check');
+        PERFORM set_config('lock_timeout', '0', true); -- nobody waits behind this one
+        ALTER TABLE jobs.tb_job_run VALIDATE CONSTRAINT tb_job_run_execution_type_check;
     END IF;
 END $$;
 
@@ -146,6 +220,7 @@ BEGIN
 END $$;
 
 -- step: create triggers
+-- lock: SHARE ROW EXCLUSIVE
 DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = 'jobs.tb_job_run'::regclass
@@ -176,6 +251,7 @@ BEGIN
 END $$;
 
 -- step: drop indexes that an interrupted build left invalid
+-- lock: ACCESS EXCLUSIVE
 DO $$
 DECLARE
     leftover regclass;
@@ -194,55 +270,43 @@ END $$;
 SET lock_timeout = 0;
 
 -- step: build index idx_tb_job_run_pending
+-- lock: SHARE UPDATE EXCLUSIVE
+-- work: two scans
 CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_tb_job_run_pending
     ON jobs.tb_job_run (status, created_at) WHERE status = 'pending';
 
 -- step: build index idx_tb_job_run_retry
+-- lock: SHARE UPDATE EXCLUSIVE
+-- work: two scans
 CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_tb_job_run_retry
     ON jobs.tb_job_run (status, attempts, max_attempts, updated_at) WHERE status IN ('failed', 'running');
 
 -- step: build index idx_tb_job_run_correlation
+-- lock: SHARE UPDATE EXCLUSIVE
+-- work: two scans
 CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_tb_job_run_correlation
     ON jobs.tb_job_run (correlation_id) WHERE correlation_id IS NOT NULL;
 
 -- step: build index idx_tb_job_run_idempotency
+-- lock: SHARE UPDATE EXCLUSIVE
+-- work: two scans
 CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_tb_job_run_idempotency
     ON jobs.tb_job_run (idempotency_key) WHERE idempotency_key IS NOT NULL;
 
 -- step: build index idx_tb_job_run_created (block range: serves the time windows of monitoring at next to no cost for writers)
+-- lock: SHARE UPDATE EXCLUSIVE
+-- work: two scans
 CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_tb_job_run_created
     ON jobs.tb_job_run USING brin (created_at);
 
 -- step: build index idx_tb_job_run_type_failed (failures by type; only a failing job pays for it)
+-- lock: SHARE UPDATE EXCLUSIVE
+-- work: two scans
 CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_tb_job_run_type_failed
     ON jobs.tb_job_run (execution_type, updated_at) WHERE status = 'failed';
 
 -- step: bound the wait for locks again
-SET lock_timeout = '300ms';
-
--- step: fill duration_seconds of finished jobs, in batches
-DO $$
-DECLARE
-    batch  constant integer := 5000;
-    after_id uuid := '00000000-0000-0000-0000-000000000000';
-    last_id  uuid;
-BEGIN
-    LOOP
-        SELECT id INTO last_id
-          FROM (SELECT id FROM jobs.tb_job_run WHERE id > after_id ORDER BY id LIMIT batch) page
-         ORDER BY id DESC LIMIT 1;
-        EXIT WHEN last_id IS NULL;
-        UPDATE jobs.tb_job_run
-           SET duration_seconds = greatest(0, extract(epoch FROM
-                   CASE WHEN completed_at >= started_at THEN completed_at ELSE updated_at END - started_at))
-         WHERE id > after_id AND id <= last_id
-           AND duration_seconds IS NULL AND started_at IS NOT NULL
-           AND status IN ('completed', 'failed', 'cancelled')
-           AND coalesce(completed_at, updated_at) IS NOT NULL;
-        COMMIT;
-        after_id := last_id;
-    END LOOP;
-END $$;
+SET lock_timeout = '50ms';
 
 -- step: create function mark_job_started where there is none
 DO $$
@@ -420,16 +484,77 @@ BEGIN
     END IF;
 END $$;
 
--- step: create the record of applied migrations
-CREATE TABLE IF NOT EXISTS jobs.tb_schema_version (
-    version    integer PRIMARY KEY,
-    name       text NOT NULL,
-    applied_at timestamptz NOT NULL DEFAULT now(),
-    applied_by text NOT NULL DEFAULT current_user
-);
-
 -- step: record migration 001
 INSERT INTO jobs.tb_schema_version (version, name) VALUES (1, 'multi_execution') ON CONFLICT DO NOTHING;
+
+-- step: fill duration_seconds of finished jobs, in paced batches
+-- lock: ROW EXCLUSIVE
+-- work: fill
+-- when: last
+-- Goes through the table by its blocks. A batch updates a few rows of each of
+-- its pages, commits, and comes back to them: what the first rows left behind
+-- makes room for the next ones in the same page, without new entries in any
+-- index, and the table grows by a sixth instead of to twice its size. After
+-- each transaction it rests for as long as that took. Rows that somebody has
+-- locked, or that moved meanwhile, are left to another pass.
+DO $$
+DECLARE
+    blocks constant integer := 256; -- of a batch
+    share  constant integer := 4;   -- rows of a page in one transaction
+    -- Before 14 a range of blocks would mean a scan of the whole table.
+    page   constant text := CASE WHEN current_setting('server_version_num')::integer >= 140000
+        THEN 'ctid >= format(''(%s,0)'', $1)::tid AND ctid < format(''(%s,0)'', $1 + $2)::tid'
+        ELSE 'ctid = ANY (ARRAY(SELECT format(''(%s,%s)'', b, r)::tid FROM generate_series($1, $1 + $2 - 1) b, generate_series(1, 291) r))' END;
+    due    constant text := 'duration_seconds IS NULL AND started_at IS NOT NULL
+        AND status IN (''completed'', ''failed'', ''cancelled'') AND coalesce(completed_at, updated_at) IS NOT NULL';
+    fill   constant text := 'UPDATE jobs.tb_job_run
+           SET duration_seconds = greatest(0, extract(epoch FROM
+                   CASE WHEN completed_at >= started_at THEN completed_at ELSE updated_at END - started_at))
+         WHERE ctid = ANY (ARRAY(SELECT place FROM (
+               SELECT ctid AS place, row_number() OVER (PARTITION BY (ctid::text::point)[0]) AS n
+                 FROM jobs.tb_job_run WHERE ' || page || ' AND ' || due || ') r WHERE n <= $3))';
+    place  bigint;
+    last   bigint;
+    began  timestamptz;
+    filled bigint;
+    more   boolean;
+BEGIN
+    INSERT INTO jobs.tb_schema_fill (name) VALUES ('duration_seconds') ON CONFLICT DO NOTHING;
+    LOOP
+        SELECT next_block INTO place FROM jobs.tb_schema_fill WHERE name = 'duration_seconds';
+        IF place = 0 THEN
+            EXECUTE 'SELECT EXISTS (SELECT FROM jobs.tb_job_run WHERE ' || due || ')' INTO more;
+            UPDATE jobs.tb_schema_fill SET done_at = CASE WHEN more THEN NULL ELSE coalesce(done_at, now()) END,
+                   end_block = pg_relation_size('jobs.tb_job_run') / current_setting('block_size')::integer
+             WHERE name = 'duration_seconds';
+            COMMIT;
+            EXIT WHEN NOT more;
+        END IF;
+        SELECT end_block INTO last FROM jobs.tb_schema_fill WHERE name = 'duration_seconds';
+        WHILE place < last LOOP
+            LOOP
+                began := clock_timestamp();
+                BEGIN
+                    PERFORM set_config('lock_timeout', '50ms', true);
+                    EXECUTE fill USING place, blocks, share;
+                    GET DIAGNOSTICS filled = ROW_COUNT;
+                EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+                    filled := 0;
+                END;
+                EXIT WHEN filled = 0;
+                UPDATE jobs.tb_schema_fill SET rows_filled = rows_filled + filled WHERE name = 'duration_seconds';
+                SET LOCAL synchronous_commit = off; -- what a crash takes is filled again
+                COMMIT;
+                PERFORM pg_sleep(extract(epoch FROM clock_timestamp() - began));
+            END LOOP;
+            place := place + blocks;
+            UPDATE jobs.tb_schema_fill SET next_block = CASE WHEN place < last THEN place ELSE 0 END
+             WHERE name = 'duration_seconds';
+            COMMIT;
+        END LOOP;
+        PERFORM pg_sleep(0.1);
+    END LOOP;
+END $$;
 
 -- step: end the bound on the wait for locks
 RESET lock_timeout;

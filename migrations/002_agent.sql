@@ -7,14 +7,15 @@
 -- step: bound the wait for locks
 SET client_min_messages = warning;
 SET statement_timeout = 0;
-SET lock_timeout = '300ms';
+SET lock_timeout = '50ms';
 
 -- step: define how a change takes its lock
 -- A change that waits for its lock makes the application's next statements
--- wait behind it, so it gives up soon and tries again. The weaker lock comes
--- first, without a bound: nobody's reads and writes wait for that one, and an
--- autovacuum on the table makes way for it. specql.lock_tries is 1 where the
--- caller does the retrying.
+-- wait behind it, so it gives up after 50 ms and tries again, and does not even
+-- ask while a transaction that has lasted a second has the table. The weaker
+-- lock comes first, without a bound: nobody's reads and writes wait for that
+-- one, and an autovacuum on the table makes way for it. specql.lock_tries is 1
+-- where the caller does the retrying.
 CREATE OR REPLACE PROCEDURE pg_temp.change_jobs(change text) LANGUAGE plpgsql AS $$
 DECLARE
     tries integer := coalesce(nullif(current_setting('specql.lock_tries', true), ''), '100')::integer;
@@ -23,7 +24,13 @@ BEGIN
         BEGIN
             PERFORM set_config('lock_timeout', '0', true);
             LOCK TABLE jobs.tb_job_run IN SHARE UPDATE EXCLUSIVE MODE;
-            PERFORM set_config('lock_timeout', '300ms', true);
+            IF EXISTS (SELECT FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+                        WHERE l.relation = 'jobs.tb_job_run'::regclass AND l.granted AND l.pid <> pg_backend_pid()
+                          AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                          AND a.xact_start < clock_timestamp() - interval '1 second') THEN
+                RAISE lock_not_available USING MESSAGE = 'a long transaction has jobs.tb_job_run';
+            END IF;
+            PERFORM set_config('lock_timeout', '50ms', true);
             EXECUTE change;
             RETURN;
         EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
@@ -38,6 +45,7 @@ BEGIN
 END $$;
 
 -- step: add the columns of leases and retries
+-- lock: ACCESS EXCLUSIVE
 DO $$
 BEGIN
     IF (SELECT count(*) FROM pg_attribute
@@ -51,6 +59,7 @@ BEGIN
 END $$;
 
 -- step: drop indexes that an interrupted build left invalid
+-- lock: ACCESS EXCLUSIVE
 DO $$
 DECLARE
     leftover regclass;
@@ -68,15 +77,19 @@ END $$;
 SET lock_timeout = 0;
 
 -- step: build index idx_tb_job_run_lane (a claim reads one service's waiting jobs, in their order, from where the last one ended)
+-- lock: SHARE UPDATE EXCLUSIVE
+-- work: two scans
 CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_tb_job_run_lane
     ON jobs.tb_job_run (service_name, (coalesce(requeued_at, created_at, '-infinity'::timestamptz)), id) WHERE status = 'pending';
 
 -- step: build index idx_tb_job_run_retry_due
+-- lock: SHARE UPDATE EXCLUSIVE
+-- work: two scans
 CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_tb_job_run_retry_due
     ON jobs.tb_job_run (retry_at) WHERE status = 'failed' AND retry_at IS NOT NULL;
 
 -- step: bound the wait for locks again
-SET lock_timeout = '300ms';
+SET lock_timeout = '50ms';
 
 -- step: create table jobs.tb_agent
 CREATE TABLE IF NOT EXISTS jobs.tb_agent (
@@ -116,6 +129,7 @@ INSERT INTO jobs.tb_execution_type (execution_type)
 VALUES ('http'), ('shell'), ('docker'), ('serverless') ON CONFLICT DO NOTHING;
 
 -- step: create table jobs.tb_job_attempt
+-- lock: SHARE ROW EXCLUSIVE
 DO $$
 BEGIN
     -- The foreign key takes a lock on jobs.tb_job_run.
@@ -209,6 +223,7 @@ BEGIN
 END $$;
 
 -- step: create triggers
+-- lock: SHARE ROW EXCLUSIVE
 DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = 'jobs.tb_job_run'::regclass
@@ -260,6 +275,7 @@ CREATE OR REPLACE FUNCTION jobs.new_job_id() RETURNS uuid LANGUAGE sql VOLATILE 
 $$;
 
 -- step: make them the default of jobs.tb_job_run.id
+-- lock: ACCESS EXCLUSIVE
 DO $$
 BEGIN
     IF (SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef

@@ -6,7 +6,7 @@
 -- step: bound the wait for locks
 SET client_min_messages = warning;
 SET statement_timeout = 0;
-SET lock_timeout = '2s';
+SET lock_timeout = '50ms';
 
 -- step: drop views
 DROP VIEW IF EXISTS jobs.v_job_held, jobs.v_lane;

@@ -7,7 +7,7 @@
 -- step: bound the wait for locks
 SET client_min_messages = warning;
 SET statement_timeout = 0;
-SET lock_timeout = '2s';
+SET lock_timeout = '50ms';
 
 -- step: create table jobs.tb_lane (a row a service, as the agents' registry has it)
 CREATE TABLE IF NOT EXISTS jobs.tb_lane (

@@ -2,11 +2,12 @@ package migrations
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/specql/specql-ops/jobs"
 )
 
 // Options are how Apply and Down go about it. The zero value is all the way,
@@ -20,8 +21,11 @@ type Options struct {
 	// application's own schema for Down.
 	To int
 
-	// Force lets Down drop the types of jobs that are not http.
-	Force bool
+	// Typed says what Down does with jobs of other types than http.
+	Typed Typed
+
+	// Actor is who runs it, for those who watch; empty: the database role.
+	Actor string
 
 	tries int // of a step that cannot get its lock; 0: maxTries
 }
@@ -35,156 +39,144 @@ type Result struct {
 
 // Apply runs what MakePlan finds pending, up to Options.To, while the
 // application goes on working. Only one runs on a database at a time: a
-// second one waits for the first. A step that cannot get its lock is tried
-// again, with growing pauses, up to 30 times.
+// second one watches the first and then does what is left. A step that cannot
+// get its lock is tried again, with growing pauses, up to 30 times.
 //
 // conn must be a session of its own, not in a transaction and not through a
 // pooler that shares sessions. When ctx ends in the middle, conn is closed and
 // what was done stays; the next Apply goes on from there.
 //
-// Beside MakePlan's errors it answers *PrivilegeError before it changes
-// anything, and *PartialError afterwards.
-func Apply(ctx context.Context, conn *pgx.Conn, opts Options) (Result, error) {
+// Beside MakePlan's errors it answers *jobs.PoolerError and *PrivilegeError
+// before it changes anything, and *PartialError afterwards.
+func Apply(ctx context.Context, conn *pgx.Conn, opts Options) (result Result, err error) {
 	r := newRun(conn, opts)
-	defer r.close(ctx)
+	defer func() { r.close(ctx, err) }()
 	var plan Plan
 	look := func() (err error) {
 		plan, err = MakePlan(ctx, conn)
 		return err
 	}
-	if err := r.looking(ctx, look); err != nil { // refuse before waiting for others
-		return Result{}, err
-	}
-	if err := r.lock(ctx); err != nil {
-		return Result{}, err
-	}
-	if err := r.looking(ctx, look); err != nil {
+	if err := r.begin(ctx, look); err != nil {
 		return Result{}, err
 	}
 	pending := slices.DeleteFunc(plan.Pending(), func(m Migration) bool { return opts.To > 0 && m.Version > opts.To })
 	if len(pending) == 0 {
-		r.tell(Progress{State: Idle})
+		r.tell(ctx, Progress{State: Idle})
 		return r.result(), nil
 	}
 	if err := checkPrivileges(ctx, conn); err != nil {
 		return Result{}, err
 	}
-	for _, m := range pending {
-		err := r.migrate(ctx, m, m.Steps, func(found []object) []Finding { return unfinished(m.Version, found) })
-		if err != nil {
-			return r.result(), err
-		}
-	}
-	return r.result(), nil
+	err = r.migrate(ctx, pending, false, func(m Migration, found []object) []Finding { return unfinished(m.Version, found) })
+	return r.result(), err
 }
 
 // Down takes back every migration above Options.To that the database has,
-// newest first. The jobs stay. It answers *JobsLostError while there are jobs
-// that an HTTP-only schema cannot hold, unless Options.Force is set, and else
-// what Apply answers.
-func Down(ctx context.Context, conn *pgx.Conn, opts Options) (Result, error) {
+// newest first. The jobs stay, but for what Options.Typed says of those that
+// are not http. It answers *AgentsError while agents work on the database,
+// *TypedJobsError while there are jobs that an HTTP-only schema cannot tell
+// from others, and else what Apply answers.
+func Down(ctx context.Context, conn *pgx.Conn, opts Options) (result Result, err error) {
 	r := newRun(conn, opts)
-	defer r.close(ctx)
-	err := r.looking(ctx, func() error {
-		_, err := MakePlan(ctx, conn)
+	defer func() { r.close(ctx, err) }()
+	var plan Plan
+	look := func() (err error) {
+		plan, err = MakeDownPlan(ctx, conn, opts.To)
 		return err
-	})
-	if err != nil {
+	}
+	if err := r.begin(ctx, look); err != nil {
 		return Result{}, err
 	}
-	if err := r.lock(ctx); err != nil {
-		return Result{}, err
-	}
-	var found []object
-	err = r.looking(ctx, func() (err error) {
-		found, err = catalog(ctx, conn)
-		return err
-	})
-	if err != nil {
-		return Result{}, err
-	}
-	recorded, err := records(ctx, conn, found)
-	if err != nil {
-		return Result{}, err
-	}
-	var applied []Migration
-	for _, m := range slices.Backward(list()) {
-		_, known := recorded[m.Version]
-		if m.Version > opts.To && (known || len(leftovers(m.Version, found)) > 0) {
-			applied = append(applied, m)
-		}
-	}
+	applied := plan.Pending()
 	if len(applied) == 0 {
-		r.tell(Progress{State: Idle})
+		r.tell(ctx, Progress{State: Idle})
 		return r.result(), nil
 	}
 	if err := checkPrivileges(ctx, conn); err != nil {
 		return Result{}, err
 	}
-	if !opts.Force && opts.To < 1 && has(found, "column", jobsTable+".execution_type") {
-		if err := checkNoneLost(ctx, conn); err != nil {
+	if len(plan.Agents) > 0 {
+		return Result{}, &AgentsError{Names: plan.Agents}
+	}
+	if opts.To < 1 {
+		if err := r.settleTyped(ctx, plan.Typed); err != nil {
 			return Result{}, err
 		}
 	}
-	for _, m := range applied {
-		err := r.migrate(ctx, m, m.Down, func(found []object) []Finding { return leftovers(m.Version, found) })
-		if err != nil {
-			return r.result(), err
-		}
-	}
-	return r.result(), nil
+	err = r.migrate(ctx, applied, true, func(m Migration, found []object) []Finding { return leftovers(m.Version, found) })
+	return r.result(), err
 }
 
-// checkNoneLost reads the whole table when there is no such job.
-func checkNoneLost(ctx context.Context, conn *pgx.Conn) error {
-	rows, err := conn.Query(ctx, "SELECT execution_type FROM jobs.tb_job_run WHERE execution_type <> 'http' LIMIT 1")
-	if err != nil {
-		return fmt.Errorf("look for jobs that are not http: %w", err)
+// begin makes this the only migration of the database, once it is clear that
+// there can be one.
+func (r *run) begin(ctx context.Context, look func() error) error {
+	if err := jobs.CheckOwnSession(ctx, r.conn); err != nil {
+		return err
 	}
-	types, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return fmt.Errorf("look for jobs that are not http: %w", err)
+	if err := r.looking(ctx, look); err != nil { // refuse before waiting for others
+		return err
 	}
-	if len(types) > 0 {
-		return &JobsLostError{Type: types[0]}
+	if err := r.lock(ctx); err != nil {
+		return err
+	}
+	return r.looking(ctx, look)
+}
+
+// migrate runs the migrations' steps, either way, and looks whether they did
+// what they are for. The last ones may take long and keep nobody waiting, so
+// they come when the objects of all migrations are there.
+func (r *run) migrate(ctx context.Context, all []Migration, down bool, left func(Migration, []object) []Finding) error {
+	r.record.down = down
+	for _, m := range all {
+		r.record.versions = append(r.record.versions, m.Version)
+	}
+	steps := sequence(r.record.versions, down)
+	for i, s := range steps {
+		fail := func(err error) error {
+			if cause := context.Cause(ctx); cause != nil {
+				err = cause
+			}
+			return &PartialError{Migration: s.m.String(), Applied: slices.Clone(r.applied),
+				Failed: s.step, Index: s.index, Count: s.count, Err: err}
+		}
+		if ctx.Err() != nil {
+			return fail(ctx.Err())
+		}
+		if s.step.Last { // the settings of its file have ended
+			if err := r.exec(ctx, prepareSQL); err != nil {
+				return fail(err)
+			}
+		}
+		p := Progress{Migration: s.m.String(), Step: s.step.Name, Index: s.index, Count: s.count, Position: i + 1, Of: len(steps),
+			long: s.step.Work != Instant}
+		if err := r.step(ctx, s.m, s.step, p); err != nil {
+			return fail(err)
+		}
+		r.steps++
+		next := i + 1
+		if s.step.Last || next < len(steps) && steps[next].m.Version == s.m.Version && !steps[next].step.Last {
+			continue // in the middle of a migration
+		}
+		if err := r.checked(ctx, s.m, left); err != nil {
+			return fail(err)
+		}
+		r.applied = append(r.applied, s.m.String())
 	}
 	return nil
 }
 
-// migrate runs one migration's steps, either way, and looks whether they did
-// what they are for.
-func (r *run) migrate(ctx context.Context, m Migration, all []Step, left func([]object) []Finding) error {
-	fail := func(i int, err error) error {
-		if cause := context.Cause(ctx); cause != nil {
-			err = cause
-		}
-		return &PartialError{Migration: m.String(), Applied: slices.Clone(r.applied),
-			Failed: all[i], Index: i + 1, Count: len(all), Err: err}
-	}
-	for i, step := range all {
-		if ctx.Err() != nil {
-			return fail(i, ctx.Err())
-		}
-		p := Progress{Migration: m.String(), Step: step.Name, Index: i + 1, Count: len(all)}
-		if err := r.step(ctx, m, step, p); err != nil {
-			return fail(i, err)
-		}
-		r.steps++
-	}
+func (r *run) checked(ctx context.Context, m Migration, left func(Migration, []object) []Finding) error {
 	var found []object
 	err := r.looking(ctx, func() (err error) {
 		found, err = catalog(ctx, r.conn)
 		return err
 	})
-	if err == nil {
-		if findings := left(found); len(findings) > 0 {
-			err = &IncompleteError{Findings: findings}
-		}
-	}
 	if err != nil {
-		return fail(len(all)-1, err)
+		return err
 	}
-	r.applied = append(r.applied, m.String())
+	if findings := left(m, found); len(findings) > 0 {
+		return &IncompleteError{Findings: findings}
+	}
 	return nil
 }
 

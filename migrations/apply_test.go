@@ -123,81 +123,104 @@ func TestDownReturnsToTheApplicationsCatalogExactly(t *testing.T) {
 	same(t, "after Down to 1", objects(t, url), one)
 }
 
-func TestDownRefusesWhileJobsOfOtherTypesExist(t *testing.T) {
-	url := httpOnly(t)
-	apply(t, url, Options{})
-	conn := connect(t, url)
-	run1(t, conn, "INSERT INTO jobs.tb_job_run (identifier, service_name, operation, execution_type) VALUES ('s', 'x', 'y', 'shell')")
-	_, err := Down(t.Context(), conn, Options{})
-	var lost *JobsLostError
-	if !errors.As(err, &lost) || lost.Type != "shell" {
-		t.Fatalf("error %v", err)
-	}
-	migrated(t, url)
-	if _, err := Down(t.Context(), conn, Options{Force: true}); err != nil {
-		t.Fatal(err)
-	}
-	if n := value[int](t, conn, "SELECT count(*)::int FROM jobs.tb_job_run WHERE identifier = 's'"); n != 1 {
-		t.Error("the job itself is gone")
+func TestDownRefusesWhileJobsOfOtherTypesExistUnlessToldWhatToDo(t *testing.T) {
+	for _, c := range []struct {
+		typed      Typed
+		rows, open int // of the four that are not http
+	}{{KeepTyped, 4, 3}, {CancelTyped, 4, 0}, {DeleteTyped, 0, 0}} {
+		t.Run(string(c.typed), func(t *testing.T) {
+			url := httpOnly(t)
+			before := objects(t, url)
+			apply(t, url, Options{})
+			conn := connect(t, url)
+			run1(t, conn, `INSERT INTO jobs.tb_job_run (identifier, service_name, operation, execution_type, status, attempts) VALUES
+				('s1', 'x', 'y', 'shell', 'pending', 0), ('s2', 'x', 'y', 'shell', 'running', 1), ('s3', 'x', 'y', 'docker', 'failed', 1),
+				('s4', 'x', 'y', 'docker', 'completed', 1)`)
+			_, err := Down(t.Context(), conn, Options{})
+			var refused *TypedJobsError
+			if !errors.As(err, &refused) || len(refused.Jobs) != 4 || !strings.Contains(err.Error(), "1 shell (pending)") {
+				t.Fatalf("error %v", err)
+			}
+			migrated(t, url)
+			if _, err := Down(t.Context(), conn, Options{Typed: c.typed}); err != nil {
+				t.Fatal(err)
+			}
+			same(t, "after Down", objects(t, url), before)
+			rows := value[int](t, conn, "SELECT count(*)::int FROM jobs.tb_job_run WHERE identifier LIKE 's_'")
+			open := value[int](t, conn, `SELECT count(*)::int FROM jobs.tb_job_run WHERE identifier LIKE 's_'
+				AND (status IN ('pending', 'running') OR status = 'failed' AND attempts < max_attempts)`)
+			if rows != c.rows || open != c.open {
+				t.Errorf("%d rows, %d of them could still run, want %d and %d", rows, open, c.rows, c.open)
+			}
+		})
 	}
 }
 
-func TestInterruptedAfterAnyStepApplyFinishes(t *testing.T) {
-	total := 0
-	for _, m := range List() {
-		total += len(m.Steps)
-	}
+func TestDownLeavesNoBarBehindWhenItIsUndone(t *testing.T) {
 	url := httpOnly(t)
-	for k := 1; k < total; k++ {
-		ctx, cancel := context.WithCancel(t.Context())
-		done := 0
-		_, err := Apply(ctx, connect(t, url), Options{Progress: func(p Progress) {
-			if p.State == Done {
-				if done++; done == k {
-					cancel()
-				}
-			}
-		}})
-		var partial *PartialError
-		if done == k && !(errors.As(err, &partial) && errors.Is(err, context.Canceled)) && k != total {
-			t.Fatalf("after step %d: error %v", k, err)
+	apply(t, url, Options{})
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err := Down(ctx, connect(t, url), Options{Progress: func(p Progress) {
+		if p.Step == "make sure that none is left" && p.State == Done {
+			cancel()
 		}
-		cancel()
-		apply(t, url, Options{})
-		migrated(t, url)
-		if _, err := Down(t.Context(), connect(t, url), Options{}); err != nil {
-			t.Fatalf("after step %d: %v", k, err)
-		}
-		if t.Failed() {
-			t.Fatalf("interrupted after step %d of %d", k, total)
-		}
+	}})
+	if err == nil {
+		t.Fatal("it was not interrupted")
+	}
+	conn := connect(t, url)
+	const insert = "INSERT INTO jobs.tb_job_run (identifier, service_name, operation, execution_type) VALUES ('s', 'x', 'y', 'shell')"
+	if _, err := conn.Exec(t.Context(), insert); err == nil {
+		t.Error("a job of another type came in while the way down was going on")
+	}
+	apply(t, url, Options{})
+	run1(t, conn, insert)
+}
+
+func TestDownRefusesUnderAgentsAtWork(t *testing.T) {
+	url := httpOnly(t)
+	apply(t, url, Options{})
+	conn := connect(t, url)
+	run1(t, conn, `INSERT INTO jobs.tb_agent (id, name, host, pid, version, execution_types, slots, lease_expires_at)
+		VALUES (gen_random_uuid(), 'alpha', 'web1', 1, 'v', '{http}', 1, now() + interval '1 minute')`)
+	_, err := Down(t.Context(), conn, Options{})
+	var refused *AgentsError
+	if !errors.As(err, &refused) || !strings.Contains(err.Error(), "alpha@web1") {
+		t.Fatalf("error %v", err)
+	}
+	migrated(t, url)
+	run1(t, conn, "UPDATE jobs.tb_agent SET state = 'stopped'")
+	if _, err := Down(t.Context(), conn, Options{}); err != nil {
+		t.Error(err)
 	}
 }
 
 func TestInterruptedDownIsFinishedByDownAndUndoneByApply(t *testing.T) {
 	url := httpOnly(t)
 	before := objects(t, url)
-	for k := 1; k < len(List()[0].Down)+len(List()[1].Down); k++ {
-		apply(t, url, Options{})
+	apply(t, url, Options{})
+	for k := 1; ; k++ { // each time it comes one step further
 		ctx, cancel := context.WithCancel(t.Context())
 		done := 0
-		_, _ = Down(ctx, connect(t, url), Options{Progress: func(p Progress) {
-			if p.State == Done {
+		conn := connect(t, url)
+		_, err := Down(ctx, conn, Options{Progress: func(p Progress) {
+			if p.State == Done && p.Position > 0 {
 				if done++; done == k {
 					cancel()
 				}
 			}
 		}})
 		cancel()
-		if k%2 == 0 {
+		conn.Close(t.Context())
+		if err == nil {
+			break
+		}
+		if k%8 == 0 {
 			apply(t, url, Options{})
 			migrated(t, url)
 		}
-		if _, err := Down(t.Context(), connect(t, url), Options{}); err != nil {
-			t.Fatalf("interrupted after step %d: %v", k, err)
-		}
-		same(t, fmt.Sprintf("interrupted after step %d", k), objects(t, url), before)
 	}
+	same(t, "after Down", objects(t, url), before)
 }
 
 func TestFailedStepIsNamedWithItsCause(t *testing.T) {

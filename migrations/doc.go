@@ -26,11 +26,32 @@ import (
 //go:embed *.sql
 var files embed.FS
 
-// Step is one statement or block, sent to PostgreSQL by itself.
+// Step is one statement or block, sent to PostgreSQL by itself. The lines below
+// its name in the file say the rest: "-- lock:", "-- work:", "-- when: last".
 type Step struct {
 	Name string `json:"name"` // for people: "build index idx_tb_job_run_lane"
 	SQL  string `json:"sql"`
+
+	// Lock is the strongest lock that it takes on the jobs table, as PostgreSQL
+	// names it; empty: none that the application can meet.
+	Lock string `json:"lock,omitempty"`
+	Work Work   `json:"work"`
+
+	// Last marks what Apply leaves until all migrations have their objects:
+	// agents may work meanwhile.
+	Last bool `json:"last,omitempty"`
 }
+
+// Work is what makes a step take time. No step rewrites the jobs table.
+type Work string
+
+// The kinds of Work. Only Instant ones hold a lock that anybody waits for.
+const (
+	Instant  Work = "instant"   // a change of the catalog, or of a small table
+	OneScan  Work = "one scan"  // reads the whole jobs table
+	TwoScans Work = "two scans" // the same twice, and sorts what it finds
+	Fill     Work = "fill"      // updates old rows in paced batches
+)
 
 // Migration is one numbered pair of SQL files.
 type Migration struct {
@@ -84,12 +105,30 @@ func steps(file string) []Step {
 			continue
 		}
 		name, sql, _ := strings.Cut(part, "\n")
-		all = append(all, Step{Name: strings.TrimSpace(name), SQL: strings.TrimSpace(sql)})
+		all = append(all, describe(Step{Name: strings.TrimSpace(name), SQL: strings.TrimSpace(sql), Work: Instant}))
 	}
 	if len(all) == 0 {
 		panic("migration file " + file + " has no steps")
 	}
 	return all
+}
+
+// describe reads the lines below a step's name.
+func describe(s Step) Step {
+	for line := range strings.Lines(s.SQL) {
+		key, value, ok := strings.Cut(strings.TrimSpace(line), ": ")
+		switch {
+		case ok && key == "-- lock":
+			s.Lock = value
+		case ok && key == "-- work":
+			s.Work = Work(value)
+		case ok && key == "-- when":
+			s.Last = value == "last"
+		default:
+			return s
+		}
+	}
+	return s
 }
 
 // cleanup is the step that removes what an interrupted index build left.

@@ -68,15 +68,30 @@ func (e *ForeignTableError) Error() string {
 		"add what is missing, or choose another database", strings.Join(e.Missing, ", "))
 }
 
-// JobsLostError refuses a way down that would make jobs of other types look
-// like http jobs. Options.Force overrides it.
-type JobsLostError struct {
-	Type string // a type that such a job has
+// TypedJobsError refuses a way down that would make jobs of other types look
+// like http jobs. Options.Typed says what to do with them.
+type TypedJobsError struct {
+	Jobs []TypedJobs
 }
 
-func (e *JobsLostError) Error() string {
-	return fmt.Sprintf("there are jobs of type %s, which an HTTP-only schema cannot tell from http jobs: "+
-		"delete those whose execution_type is not http, or give --force to keep them without their type", e.Type)
+func (e *TypedJobsError) Error() string {
+	var all []string
+	for _, j := range e.Jobs {
+		all = append(all, fmt.Sprintf("%d %s (%s)", j.Jobs, j.Type, j.Status))
+	}
+	return fmt.Sprintf("there are jobs that an HTTP-only schema cannot tell from http jobs: %s; say what becomes of them: "+
+		"--typed-jobs cancel (those that could still run are cancelled, the others stay without their type), "+
+		"delete (all of them go) or keep (all stay and look like http jobs, also to the application's worker)", strings.Join(all, ", "))
+}
+
+// AgentsError refuses a way down under agents that are at work.
+type AgentsError struct {
+	Names []string
+}
+
+func (e *AgentsError) Error() string {
+	return fmt.Sprintf("agents work on this database (%s) and cannot without its new columns: stop them first "+
+		"(systemctl stop specql-agent, or end their processes), then run it again", strings.Join(e.Names, ", "))
 }
 
 // PartialError says how far a migration came. Running it again goes on from

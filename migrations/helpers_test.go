@@ -77,10 +77,12 @@ func value[T any](t *testing.T, conn *pgx.Conn, sql string, args ...any) (v T) {
 
 func apply(t *testing.T, url string, opts Options) Result {
 	t.Helper()
-	result, err := Apply(t.Context(), connect(t, url), opts)
+	conn := connect(t, url)
+	result, err := Apply(t.Context(), conn, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
+	conn.Close(t.Context())
 	return result
 }
 
@@ -98,7 +100,9 @@ func psql(t *testing.T, url, file string) {
 
 func objects(t *testing.T, url string) []object {
 	t.Helper()
-	found, err := catalog(t.Context(), connect(t, url))
+	conn := connect(t, url)
+	defer conn.Close(t.Context())
+	found, err := catalog(t.Context(), conn)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +126,9 @@ func same(t *testing.T, what string, got, want []object) {
 
 func migrated(t *testing.T, url string) {
 	t.Helper()
-	report, err := Validate(t.Context(), connect(t, url))
+	conn := connect(t, url)
+	defer conn.Close(t.Context())
+	report, err := Validate(t.Context(), conn)
 	if err != nil {
 		t.Fatal(err)
 	}

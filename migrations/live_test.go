@@ -165,7 +165,7 @@ func TestOfTwoAtOnceTheSecondWaitsAndFindsNothingToDo(t *testing.T) {
 			both.Go(func() {
 				second, secondErr = Apply(t.Context(), other, Options{Progress: func(p Progress) {
 					states = append(states, p.State)
-					if p.State == Waiting {
+					if p.State == Watching {
 						once.Do(func() { close(waits) })
 					}
 				}})
@@ -177,7 +177,7 @@ func TestOfTwoAtOnceTheSecondWaitsAndFindsNothingToDo(t *testing.T) {
 	if secondErr != nil || len(first.Applied) != len(List()) || len(second.Applied) != 0 {
 		t.Errorf("first %+v, second %+v, %v", first, second, secondErr)
 	}
-	if n := len(states); n < 2 || states[0] != Waiting || states[n-1] != Idle {
+	if n := len(states); n < 2 || states[0] != Watching || states[n-1] != Idle {
 		t.Errorf("the second told %v", states)
 	}
 }

@@ -17,26 +17,42 @@ const (
 	recordTable = "jobs.tb_schema_version"
 )
 
-// Plan says what Apply would do.
+// Plan says what Apply or Down would do.
 type Plan struct {
 	Server     string    `json:"server"` // version, as the server words it
 	Database   string    `json:"database"`
 	Role       string    `json:"role"`
 	Fresh      bool      `json:"fresh"` // there is no jobs table yet
+	Down       bool      `json:"down"`
+	Rows       int64     `json:"rows"`  // of the jobs table, as the server last estimated
+	Bytes      int64     `json:"bytes"` // of the jobs table, without its indexes
 	Migrations []Planned `json:"migrations"`
+
+	// Of a way down.
+	Agents []string    `json:"agents,omitempty"`     // at work: they keep it from being run
+	Typed  []TypedJobs `json:"typed_jobs,omitempty"` // jobs that are not http
+	Losses []Loss      `json:"losses,omitempty"`
 }
 
 // Planned is one migration of a Plan.
 type Planned struct {
 	Migration
-	Recorded   bool       `json:"recorded"`             // jobs.tb_schema_version has it
-	AppliedAt  *time.Time `json:"applied_at,omitempty"` // nil unless recorded
-	AppliedBy  string     `json:"applied_by,omitempty"`
-	Run        bool       `json:"run"` // Apply will run it
-	Unfinished []Finding  `json:"unfinished,omitempty"`
+	Recorded   bool          `json:"recorded"`             // jobs.tb_schema_version has it
+	AppliedAt  *time.Time    `json:"applied_at,omitempty"` // nil unless recorded
+	AppliedBy  string        `json:"applied_by,omitempty"`
+	Run        bool          `json:"run"` // it is going to run
+	Unfinished []Finding     `json:"unfinished,omitempty"`
+	Todo       []PlannedStep `json:"todo"` // its steps in this direction
 }
 
-// Pending are the migrations that Apply will run, in order.
+// PlannedStep is a step with what is to be expected of it.
+type PlannedStep struct {
+	Step
+	Estimate time.Duration `json:"estimate_ns"` // on a machine at rest; 0: an instant
+	Rewrites bool          `json:"rewrites"`    // the jobs table; no step does
+}
+
+// Pending are the migrations that are going to run, in order.
 func (p Plan) Pending() []Migration {
 	var all []Migration
 	for _, m := range p.Migrations {
@@ -47,41 +63,72 @@ func (p Plan) Pending() []Migration {
 	return all
 }
 
+// Steps are the steps that are going to run, in order.
+func (p Plan) Steps() []PlannedStep {
+	var versions []int
+	for _, m := range p.Pending() {
+		versions = append(versions, m.Version)
+	}
+	var all []PlannedStep
+	for _, s := range sequence(versions, p.Down) {
+		all = append(all, p.expect(s.step))
+	}
+	return all
+}
+
+// What a core does in a second, measured on a table in memory; reading from
+// disk and a busy machine make it slower.
+const (
+	scanned = 400 << 20 // bytes of one scan
+	indexed = 300 << 20 // bytes of one of an index build's two
+	filled  = 40_000    // rows of the back-fill, which rests half of the time
+)
+
+func (p Plan) expect(s Step) PlannedStep {
+	seconds := 0.0
+	switch s.Work {
+	case OneScan:
+		seconds = float64(p.Bytes) / scanned
+	case TwoScans:
+		seconds = 2 * float64(p.Bytes) / indexed
+	case Fill:
+		seconds = float64(p.Rows) / filled
+	}
+	return PlannedStep{Step: s, Estimate: time.Duration(seconds * float64(time.Second)).Round(10 * time.Millisecond)}
+}
+
+func (p Plan) todo(steps []Step) []PlannedStep {
+	var all []PlannedStep
+	for _, s := range steps {
+		all = append(all, p.expect(s))
+	}
+	return all
+}
+
 // MakePlan says what Apply would do and changes nothing. A migration runs
 // unless it is recorded as applied and its objects are all there.
 //
 // It answers *VersionError, *PartitionedError, *ForeignTableError and, where
 // the role may not even look, *PrivilegeError.
 func MakePlan(ctx context.Context, conn *pgx.Conn) (Plan, error) {
-	var p Plan
-	var number int
-	err := conn.QueryRow(ctx, `SELECT current_setting('server_version'), current_setting('server_version_num')::int,
-		current_database()::text, current_user::text`).Scan(&p.Server, &number, &p.Database, &p.Role)
-	if err != nil {
-		return p, fmt.Errorf("ask the server for its version: %w", err)
-	}
-	if number/10000 < MinServer {
-		return p, &VersionError{Server: p.Server}
-	}
-	found, err := catalog(ctx, conn)
+	p, found, recorded, err := survey(ctx, conn)
 	if err != nil {
 		return p, err
 	}
-	if p.Fresh, err = checkTable(ctx, conn, found); err != nil {
-		return p, err
-	}
-	recorded, err := records(ctx, conn, found)
-	if denied(err) {
-		return p, &PrivilegeError{Role: p.Role, Missing: []Privilege{{
-			Lacks: "SELECT on " + recordTable,
-			Grant: fmt.Sprintf("GRANT USAGE ON SCHEMA jobs TO %[1]s; GRANT SELECT ON %[2]s TO %[1]s;", quote(p.Role), recordTable),
-		}}}
-	}
+	due, err := fillDue(ctx, conn, found)
 	if err != nil {
 		return p, err
 	}
 	for _, m := range list() {
-		planned := Planned{Migration: m, Unfinished: unfinished(m.Version, found)}
+		planned := Planned{Migration: m, Unfinished: unfinished(m.Version, found), Todo: p.todo(m.Steps)}
+		if due && slices.ContainsFunc(m.Steps, func(s Step) bool { return s.Work == Fill }) {
+			planned.Unfinished = append(planned.Unfinished,
+				Finding{Kind: "back-fill", Name: jobsTable + ".duration_seconds", State: Missing, Migration: m.Version})
+		}
+		if m.Version == 1 && has(found, "check", jobsTable+".tb_job_run_http_only_check") {
+			planned.Unfinished = append(planned.Unfinished, Finding{Kind: "check", Name: jobsTable + ".tb_job_run_http_only_check",
+				State: Extra, Have: "a way down that was given up keeps other types out", Migration: 1})
+		}
 		if r, ok := recorded[m.Version]; ok {
 			planned.Recorded, planned.AppliedAt, planned.AppliedBy = true, &r.at, r.by
 		}
@@ -89,6 +136,54 @@ func MakePlan(ctx context.Context, conn *pgx.Conn) (Plan, error) {
 		p.Migrations = append(p.Migrations, planned)
 	}
 	return p, nil
+}
+
+// survey is what both directions need to know.
+func survey(ctx context.Context, conn *pgx.Conn) (p Plan, found []object, recorded map[int]record, err error) {
+	var number int
+	err = conn.QueryRow(ctx, `SELECT current_setting('server_version'), current_setting('server_version_num')::int,
+		current_database()::text, current_user::text`).Scan(&p.Server, &number, &p.Database, &p.Role)
+	if err != nil {
+		return p, nil, nil, fmt.Errorf("ask the server for its version: %w", err)
+	}
+	if number/10000 < MinServer {
+		return p, nil, nil, &VersionError{Server: p.Server}
+	}
+	if found, err = catalog(ctx, conn); err != nil {
+		return p, nil, nil, err
+	}
+	if p.Fresh, err = checkTable(ctx, conn, found); err != nil {
+		return p, nil, nil, err
+	}
+	// A size asks for no lock, and so waits for nobody.
+	err = conn.QueryRow(ctx, `SELECT coalesce(max(greatest(c.reltuples, 0)), 0)::bigint, coalesce(max(c.relpages), 0)::bigint * current_setting('block_size')::bigint
+		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'jobs' AND c.relname = 'tb_job_run'`).Scan(&p.Rows, &p.Bytes)
+	if err != nil {
+		return p, nil, nil, fmt.Errorf("ask for the size of %s: %w", jobsTable, err)
+	}
+	recorded, err = records(ctx, conn, found)
+	if denied(err) {
+		err = &PrivilegeError{Role: p.Role, Missing: []Privilege{{
+			Lacks: "SELECT on " + recordTable,
+			Grant: fmt.Sprintf("GRANT USAGE ON SCHEMA jobs TO %[1]s; GRANT SELECT ON %[2]s TO %[1]s;", quote(p.Role), recordTable),
+		}}}
+	}
+	return p, found, recorded, err
+}
+
+// fillDue tells whether old rows may still lack their duration_seconds.
+func fillDue(ctx context.Context, conn *pgx.Conn, found []object) (due bool, err error) {
+	if !has(found, "table", "jobs.tb_schema_fill") {
+		return false, nil // and the migration runs for that
+	}
+	err = conn.QueryRow(ctx, "SELECT NOT EXISTS (SELECT FROM jobs.tb_schema_fill WHERE name = 'duration_seconds' AND done_at IS NOT NULL)").Scan(&due)
+	if denied(err) {
+		return false, nil // validate-schema's affair, not of those who may only look
+	}
+	if err != nil {
+		return false, fmt.Errorf("read jobs.tb_schema_fill: %w", err)
+	}
+	return due, nil
 }
 
 type record struct {

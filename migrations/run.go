@@ -23,31 +23,6 @@ const (
 	farewell   = 5 * time.Second        // for letting go of lock and settings
 )
 
-// StepState is what a Progress tells.
-type StepState string
-
-// The states of a Progress.
-const (
-	Running  StepState = "running"
-	Waiting  StepState = "waiting"  // for whom Progress.Waiting names
-	Retrying StepState = "retrying" // after a pause; the step had to give way
-	Done     StepState = "done"
-	Idle     StepState = "nothing to do"
-)
-
-// Progress is one report of a migration's advance. A step begins with
-// Running and ends with Done; a long one reports each second in between.
-type Progress struct {
-	Migration string        `json:"migration,omitempty"` // "001_multi_execution"; empty before the first
-	Step      string        `json:"step,omitempty"`
-	Index     int           `json:"index,omitempty"` // of the step in its migration, from 1
-	Count     int           `json:"count,omitempty"`
-	State     StepState     `json:"state"`
-	Elapsed   time.Duration `json:"elapsed_ns"`        // since the step began
-	Waiting   string        `json:"waiting,omitempty"` // who blocks: process, user, for how long
-	Percent   float64       `json:"percent,omitempty"` // of an index build's present phase; 0: not known
-}
-
 // run is one Apply or Down.
 type run struct {
 	conn    *pgx.Conn
@@ -55,22 +30,27 @@ type run struct {
 	began   time.Time
 	applied []string
 	steps   int
+	of      int // steps of the whole run
+	record  recorder
 
 	mu      sync.Mutex // Progress is told by the steps and by the watch
 	blocker string     // last seen
-	second  *pgx.Conn  // looks at what conn is doing; nil until a step takes long
+	second  *pgx.Conn  // looks at what conn is doing, and writes the record
 }
 
 func newRun(conn *pgx.Conn, opts Options) *run {
 	if opts.tries == 0 {
 		opts.tries = maxTries
 	}
-	return &run{conn: conn, opts: opts, began: time.Now()}
+	return &run{conn: conn, opts: opts, began: time.Now(), record: recorder{actor: opts.Actor}}
 }
 
-func (r *run) tell(p Progress) {
+func (r *run) tell(ctx context.Context, p Progress) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if len(r.record.versions) > 0 && r.sees(ctx) {
+		r.record.write(ctx, r.second, p)
+	}
 	if r.opts.Progress != nil {
 		r.opts.Progress(p)
 	}
@@ -80,8 +60,7 @@ func (r *run) tell(p Progress) {
 // rather than wait inside PostgreSQL: a session that waits there holds a
 // snapshot, which an index build of the other migration would wait for.
 func (r *run) lock(ctx context.Context) error {
-	// A role's own limits must not cut a long step short.
-	if err := r.exec(ctx, "SET statement_timeout = 0; SET lock_timeout = 0; SET specql.lock_tries = '1'"); err != nil {
+	if err := r.exec(ctx, prepareSQL); err != nil {
 		return fmt.Errorf("prepare the session: %w", err)
 	}
 	told := time.Time{}
@@ -95,13 +74,20 @@ func (r *run) lock(ctx context.Context) error {
 		}
 		if time.Since(told) >= beat {
 			told = time.Now()
-			who, err := sessions(ctx, r.conn, `SELECT l.pid FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted
-				AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-				AND (l.classid::bigint << 32 | l.objid::bigint) = $1 AND l.objsubid = 1`, int64(lockKey))
+			who, err := sessions(ctx, r.conn, holderSQL, int64(lockKey))
 			if err != nil {
 				return err
 			}
-			r.tell(Progress{State: Waiting, Elapsed: time.Since(r.began), Waiting: "another migration of this database: " + who})
+			theirs, err := Look(ctx, r.conn)
+			if err != nil {
+				return err
+			}
+			p := Progress{Elapsed: time.Since(r.began)}
+			if theirs.State == AtWork {
+				p = theirs.Progress
+			}
+			p.State, p.Waiting = Watching, "another migration of this database: "+who
+			r.tell(ctx, p)
 		}
 		if err := pause(ctx, turn); err != nil {
 			return fmt.Errorf("wait for another migration of this database: %w", err)
@@ -109,10 +95,20 @@ func (r *run) lock(ctx context.Context) error {
 	}
 }
 
-// close lets go of the lock and gives the session its own settings back.
-func (r *run) close(ctx context.Context) {
+// prepareSQL keeps a role's own limits from cutting a long step short, and has
+// the server notice within a second that this program was killed, so that the
+// next one need not wait for the end of what nobody hears any more.
+const prepareSQL = `SET statement_timeout = 0; SET lock_timeout = 0; SET specql.lock_tries = '1';
+SELECT set_config('client_connection_check_interval', '1s', false) FROM pg_settings WHERE name = 'client_connection_check_interval'`
+
+// close records how it ended, lets go of the lock and gives the session its
+// own settings back.
+func (r *run) close(ctx context.Context, failure error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
 	defer cancel()
+	if r.sees(ctx) {
+		r.record.end(ctx, r.second, failure)
+	}
 	if r.second != nil {
 		r.second.Close(ctx)
 	}
@@ -122,6 +118,7 @@ func (r *run) close(ctx context.Context) {
 	for _, sql := range []string{
 		fmt.Sprintf("SELECT pg_advisory_unlock(%d) WHERE EXISTS (SELECT FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory')", lockKey),
 		"RESET statement_timeout; RESET lock_timeout; RESET client_min_messages; RESET specql.lock_tries",
+		"SELECT set_config('client_connection_check_interval', reset_val, false) FROM pg_settings WHERE name = 'client_connection_check_interval'",
 	} {
 		if err := r.exec(ctx, sql); err != nil {
 			r.conn.Close(ctx) // rather than hand back a session that still holds the lock
@@ -140,12 +137,12 @@ func (r *run) step(ctx context.Context, m Migration, step Step, p Progress) erro
 	began := time.Now()
 	tell := func(state StepState, waiting string) {
 		p.State, p.Waiting, p.Elapsed = state, waiting, time.Since(began)
-		r.tell(p)
+		r.tell(ctx, p)
 	}
 	tell(Running, "")
 	wait := firstPause
 	for try := 1; ; try++ {
-		err := r.watched(ctx, p, began, func() error { return r.exec(ctx, step.SQL) })
+		err := r.watched(ctx, p, step.Work, began, func() error { return r.exec(ctx, step.SQL) })
 		if err == nil {
 			tell(Done, "")
 			return nil
@@ -163,7 +160,7 @@ func (r *run) step(ctx context.Context, m Migration, step Step, p Progress) erro
 		}
 		wait = min(2*wait, longPause)
 		if first, ok := m.before(step); ok {
-			if err := r.watched(ctx, p, began, func() error { return r.exec(ctx, first.SQL) }); err != nil && !contended(err) {
+			if err := r.watched(ctx, p, first.Work, began, func() error { return r.exec(ctx, first.SQL) }); err != nil && !contended(err) {
 				return err
 			}
 		}
@@ -173,16 +170,16 @@ func (r *run) step(ctx context.Context, m Migration, step Step, p Progress) erro
 // looking runs what reads the catalog, which waits for whoever holds the
 // table for itself alone.
 func (r *run) looking(ctx context.Context, do func() error) error {
-	return r.watched(ctx, Progress{Step: "look what is there"}, time.Now(), do)
+	return r.watched(ctx, Progress{Step: "look what is there"}, Instant, time.Now(), do)
 }
 
 // watched does something on conn while a second session looks who blocks it.
-func (r *run) watched(ctx context.Context, p Progress, began time.Time, do func() error) error {
+func (r *run) watched(ctx context.Context, p Progress, work Work, began time.Time, do func() error) error {
 	watchCtx, cancel := context.WithCancel(ctx)
 	r.blocker = ""
 	var watch sync.WaitGroup
 	stop := make(chan struct{})
-	watch.Go(func() { r.watch(watchCtx, stop, p, began) })
+	watch.Go(func() { r.watch(watchCtx, stop, p, work, began) })
 	err := do()
 	close(stop)
 	cancel()
@@ -192,7 +189,9 @@ func (r *run) watched(ctx context.Context, p Progress, began time.Time, do func(
 
 // watch reports until stop is closed. It is a comfort only: where a second
 // session cannot be had, or is cut off, the migration goes on without.
-func (r *run) watch(ctx context.Context, stop <-chan struct{}, p Progress, began time.Time) {
+func (r *run) watch(ctx context.Context, stop <-chan struct{}, p Progress, work Work, began time.Time) {
+	var first *Advance
+	var firstAt time.Time
 	ticker := time.NewTicker(look)
 	defer ticker.Stop()
 	told := began
@@ -202,14 +201,12 @@ func (r *run) watch(ctx context.Context, stop <-chan struct{}, p Progress, began
 			return
 		case <-ticker.C:
 		}
-		p.State, p.Waiting, p.Percent = Running, "", 0
+		p.State, p.Waiting = Running, ""
 		if r.sees(ctx) {
 			pid := int32(r.conn.PgConn().PID())
 			who, err := sessions(ctx, r.second, "SELECT unnest(pg_blocking_pids($1::int))", pid)
 			if err == nil && who != "" {
 				p.State, p.Waiting = Waiting, who
-			} else if err == nil {
-				p.Percent = buildPercent(ctx, r.second, pid)
 			}
 		}
 		news := p.Waiting != "" && r.blocker == ""
@@ -219,11 +216,18 @@ func (r *run) watch(ctx context.Context, stop <-chan struct{}, p Progress, began
 		if news || time.Since(told) >= beat {
 			told = time.Now()
 			p.Elapsed = time.Since(began)
+			if r.second != nil {
+				a := advance(ctx, r.second, int32(r.conn.PgConn().PID()), work)
+				if first == nil || first.Unit == "" || a.Done < first.Done {
+					first, firstAt = &a, told
+				}
+				p.Advance = a.since(*first, told.Sub(firstAt))
+			}
 			select {
 			case <-stop:
 				return // the step's own report comes next
 			default:
-				r.tell(p)
+				r.tell(ctx, p)
 			}
 		}
 	}
@@ -234,8 +238,16 @@ func (r *run) sees(ctx context.Context) bool {
 	if r.second != nil && !r.second.IsClosed() {
 		return true
 	}
+	if r.conn.IsClosed() {
+		return false // the server is gone, or we are
+	}
 	conn, err := pgx.ConnectConfig(ctx, r.conn.Config())
 	if err != nil {
+		return false
+	}
+	// What it writes must never wait for what the first session has locked.
+	if _, err := conn.Exec(ctx, "SET lock_timeout = '100ms'"); err != nil {
+		conn.Close(context.WithoutCancel(ctx))
 		return false
 	}
 	r.second = conn

@@ -19,6 +19,7 @@ const (
 	OK        State = "ok"
 	Missing   State = "missing"
 	Different State = "different" // there, with another definition
+	Extra     State = "extra"     // there, and no migration's
 	Invalid   State = "invalid"   // there, but not at work: an unfinished index, a check not validated, a trigger switched off
 )
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/specql/specql-ops/jobs"
 	"github.com/specql/specql-ops/migrations"
 	"github.com/specql/specql-ops/ops"
 	"github.com/specql/specql-ops/registry"
@@ -93,6 +94,10 @@ func statusOf(err error) int {
 	case isA[*registry.FileError](err):
 		return exitUsage
 	case isA[*migrations.PrivilegeError](err):
+		return exitDatabase
+	case isA[*migrations.TypedJobsError](err), isA[*migrations.AgentsError](err):
+		return exitFound
+	case isA[*jobs.PoolerError](err):
 		return exitDatabase
 	case isA[*migrations.VersionError](err), isA[*migrations.PartitionedError](err), isA[*migrations.ForeignTableError](err):
 		return exitInvalid
