@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -78,10 +79,11 @@ type stepOf struct {
 func sequence(versions []int, down bool) []stepOf {
 	var first, last []stepOf
 	for _, v := range versions {
-		if v < 1 || v > len(list()) {
+		i := slices.IndexFunc(list(), func(m Migration) bool { return m.Version == v })
+		if i < 0 {
 			continue // of a newer program
 		}
-		m := list()[v-1]
+		m := list()[i]
 		steps := m.Steps
 		if down {
 			steps = m.Down
