@@ -126,7 +126,7 @@ func (w *world) follow(path string) *Agent {
 	a, _ := w.start(Options{Config: config, Runners: []runners.Runner{fake{jobs.HTTP, ok}}})
 	ctx, cancel := context.WithCancel(context.Background())
 	w.t.Cleanup(cancel)
-	watcher := registry.NewWatcher(path, registry.Options{}, registry.WatchOptions{Loaded: config.Hash, Poll: time.Hour, Debounce: time.Hour})
+	watcher := registry.NewWatcher(path, registry.Options{}, registry.WatchOptions{Loaded: config, Poll: time.Hour, Debounce: time.Hour})
 	go a.Follow(ctx, watcher)
 	w.until("the agent follows its file", func() bool { a.mu.Lock(); defer a.mu.Unlock(); return a.reload != nil })
 	w.until("it is registered", func() bool { return w.text(`SELECT count(*) FROM jobs.tb_agent`) == "1" })

@@ -7,13 +7,17 @@ import (
 	"strings"
 	"time"
 
-	exprparser "github.com/expr-lang/expr/parser"
+	"github.com/expr-lang/expr"
+
 	"github.com/specql/specql-ops/jobs"
 )
 
 // DefaultAlertWindow is what an alert's counts and rates look back on when
 // the file gives no window.
 const DefaultAlertWindow = time.Hour
+
+// maxAlertNodes bounds a condition: names, numbers and operators.
+const maxAlertNodes = 200
 
 var severities = []string{"info", "warning", "critical"}
 
@@ -62,9 +66,9 @@ func (d *decoder) checkAlert(n *node, a *Alert) {
 		}
 	}
 	if v := n.get("condition"); given(v) && strings.TrimSpace(a.Condition) != "" {
-		if _, err := exprparser.Parse(a.Condition); err != nil {
+		if _, err := expr.Compile(a.Condition, expr.AllowUndefinedVariables(), expr.AsBool(), expr.DisableAllBuiltins(), expr.MaxNodes(maxAlertNodes)); err != nil {
 			first, _, _ := strings.Cut(err.Error(), "\n")
-			d.fault(v, CodeEnum, "the condition is not an expression: "+clip(first), "write a comparison such as http_error_rate > 0.05")
+			d.fault(v, CodeEnum, "the condition is not one: "+clip(first), "write a comparison such as http_error_rate > 0.05")
 		}
 	}
 	a.ExecutionType = strings.ToLower(a.ExecutionType)

@@ -2,7 +2,6 @@ package registry
 
 import (
 	"fmt"
-	"io/fs"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -16,16 +15,16 @@ import (
 // say. It holds one service at a time.
 type checker struct {
 	rep    *report
-	lookup func(string) (string, bool)
-	stat   func(string) (fs.FileInfo, error)
-	exists map[string]error // what stat said of a program
+	vars   *variables
+	opt    Options
+	exists map[string]string // what is wrong with a path on this host; empty: nothing
 
 	s *Service
 	n *node // the service's
 }
 
-func newChecker(rep *report, opt Options) *checker {
-	return &checker{rep: rep, lookup: opt.lookup(), stat: opt.Stat, exists: map[string]error{}}
+func newChecker(rep *report, opt Options, vars *variables) *checker {
+	return &checker{rep: rep, vars: vars, opt: opt, exists: map[string]string{}}
 }
 
 // at is the node below the service that keys lead to, or the nearest one
@@ -69,6 +68,7 @@ func (c *checker) service(s *Service, n *node) {
 	if !c.executionType() {
 		return
 	}
+	c.words(n.get("validation"), "validation", ValidationOff, ValidationWarn, ValidationStrict)
 	c.placement()
 	c.operations()
 	c.limits()
@@ -254,6 +254,18 @@ func (c *checker) operations() {
 // limits compares what the service asks for with what its own policy grants.
 func (c *checker) limits() {
 	c.timeoutLimit(c.n.path("runner_config", "timeout"), c.s.RunnerConfig.Timeout)
+	if c.s.ExecutionType != jobs.Shell && c.s.ExecutionType != jobs.Docker {
+		return
+	}
+	host, limits := c.opt.Host, c.s.SecurityPolicy.ResourceLimits
+	if host.CPUs > 0 && limits.CPUCores > float64(host.CPUs) {
+		c.warn(CodeHostLimit, c.at("security_policy", "resource_limits", "cpu_cores"), "lower it, or run the agent on a larger host",
+			"cpu_cores %g is more than this host has, %d", limits.CPUCores, host.CPUs)
+	}
+	if host.MemoryMB > 0 && limits.MemoryMB > host.MemoryMB {
+		c.warn(CodeHostLimit, c.at("security_policy", "resource_limits", "memory_mb"), "lower it, or run the agent on a larger host",
+			"memory_mb %d is more than this host has, %d", limits.MemoryMB, host.MemoryMB)
+	}
 }
 
 func (c *checker) timeoutLimit(n *node, seconds int) {
@@ -283,12 +295,18 @@ func (c *checker) envVar(n *node, name string) {
 	if !given(n) || n.kind != stringKind || n.text == "" {
 		return
 	}
+	if ref, ok := secretReference(n.text); ok {
+		if _, err := c.vars.secret(ref); err != nil {
+			c.warn(CodeUnsetVariable, n, "put it there, readable for the agent", "%s: %v", name, err)
+		}
+		return
+	}
 	if !envName(n.text) {
 		c.fault(CodeSecret, n, "write the variable's name, such as PAYMENTS_TOKEN, and set it for the agent",
 			"%s takes the name of an environment variable, and this is none", name)
 		return
 	}
-	if value, set := c.lookup(n.text); !set || value == "" {
+	if value, set := c.vars.lookup(n.text); !set || value == "" {
 		c.warn(CodeUnsetVariable, n, "set it where the agent runs",
 			"%s names the environment variable %s, which is not set here", name, clip(n.text))
 	}

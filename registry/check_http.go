@@ -38,12 +38,18 @@ func (c *checker) baseURL() {
 		if c.s.ExecutionType != jobs.HTTP {
 			return
 		}
+		at := orElse(c.n.get("runner_config"), c.n)
+		if c.s.ExplicitType {
+			c.fault(CodeMissing, at, "add base_url under runner_config; without execution_type it would run jobs that bring their endpoint",
+				"a service that is explicitly http needs runner_config.base_url")
+			return
+		}
 		// Services without base_url are what HTTP-only applications have.
 		help := "add base_url under runner_config, or list the domains in security_policy.allowed_domains"
 		if len(policy.AllowedDomains) > 0 {
 			help = "add base_url under runner_config unless every job brings its endpoint"
 		}
-		c.warn(CodeUnreachable, orElse(c.n.get("runner_config"), c.n), help,
+		c.warn(CodeUnreachable, at, help,
 			"without base_url it runs only jobs whose input_data.endpoint is an absolute URL that allowed_domains permits")
 		return
 	}

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"io/fs"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -18,6 +19,7 @@ func (c *checker) shell() {
 	wd := c.n.path("runner_config", "working_directory")
 	if given(wd) && c.absolute(wd, "working_directory", rc.WorkingDirectory) {
 		c.directoryAllowed(wd)
+		c.directory(wd, rc.WorkingDirectory)
 	}
 	c.words(c.n.path("runner_config", "command_from_input"), "command_from_input", "script", "command", "")
 	c.words(c.n.path("security_policy", "network_access"), "network_access", "none", "localhost", "all")
@@ -58,18 +60,45 @@ func within(path, dir string) bool {
 	return path == dir || dir == "/" || strings.HasPrefix(path, dir+"/")
 }
 
-// program warns of a program that this host does not have.
+// program warns of a program that this host does not have or cannot run.
 func (c *checker) program(n *node, path string) {
-	if c.stat == nil {
+	c.onHost(n, path, func(info fs.FileInfo) string {
+		switch {
+		case info.IsDir():
+			return "is a directory"
+		case info.Mode()&0o111 == 0:
+			return "is not executable"
+		}
+		return ""
+	})
+}
+
+// directory warns of a working directory that this host does not have.
+func (c *checker) directory(n *node, path string) {
+	c.onHost(n, path, func(info fs.FileInfo) string {
+		if !info.IsDir() {
+			return "is not a directory"
+		}
+		return ""
+	})
+}
+
+// onHost warns of a path that this host lacks, or that fails the test.
+func (c *checker) onHost(n *node, path string, test func(fs.FileInfo) string) {
+	if c.opt.Stat == nil {
 		return
 	}
-	err, known := c.exists[path]
+	problem, known := c.exists[path]
 	if !known {
-		_, err = c.stat(path)
-		c.exists[path] = err
+		if info, err := c.opt.Stat(path); err != nil {
+			problem = "does not exist"
+		} else {
+			problem = test(info)
+		}
+		c.exists[path] = problem
 	}
-	if err != nil {
-		c.warn(CodeMissingProgram, n, "check the path where the agent runs", "%s does not exist on this host", shown(n))
+	if problem != "" {
+		c.warn(CodeMissingProgram, n, "check the path where the agent runs", "%s %s on this host", shown(n), problem)
 	}
 }
 
@@ -189,6 +218,8 @@ func (c *checker) docker() {
 				help = "add " + clip(rc.Image) + " to security_policy.allowed_images"
 			}
 			c.fault(CodeNotAllowed, image, help, "image %s is not in allowed_images", shown(image))
+		} else if tag := movingTag(rc.Image); tag != "" {
+			c.warn(CodeUnpinned, image, "write a version's tag or, better, the digest: name@sha256:…", "image %s %s: another image may stand behind it tomorrow", shown(image), tag)
 		}
 	}
 	if wd := c.n.path("runner_config", "working_dir"); given(wd) {
@@ -228,6 +259,26 @@ func (c *checker) networkMode() {
 	}
 }
 
+// movingTag says why an image's reference will lead to another image one day;
+// empty: it is pinned by a digest or a version's tag.
+func movingTag(image string) string {
+	name, _, digest := strings.Cut(image, "@")
+	if digest {
+		return ""
+	}
+	tag := ""
+	if i := strings.LastIndexByte(name, ':'); i > strings.LastIndexByte(name, '/') {
+		tag = name[i+1:]
+	}
+	switch tag {
+	case "":
+		return "has no tag"
+	case "latest":
+		return "has the tag latest"
+	}
+	return ""
+}
+
 // imageAllowed compares exactly, or by digest where both give one.
 func imageAllowed(allowed []string, image string) bool {
 	if grants(allowed, image) {
@@ -260,10 +311,8 @@ func (c *checker) volumes() {
 		}
 		c.required(n, "host_path", "container_path")
 		c.words(n.get("mode"), "mode", "ro", "rw")
-		if host := n.get("host_path"); v.HostPath != "" && c.absolute(host, "host_path", v.HostPath) && len(restrict.AllowedHostPaths) > 0 &&
-			!slices.ContainsFunc(restrict.AllowedHostPaths, func(dir string) bool { return within(v.HostPath, dir) }) {
-			c.fault(CodeNotAllowed, host, "add it to security_policy.volume_restrictions.allowed_host_paths",
-				"host_path %s is outside of volume_restrictions.allowed_host_paths", shown(host))
+		if host := n.get("host_path"); v.HostPath != "" && c.absolute(host, "host_path", v.HostPath) && len(restrict.AllowedHostPaths) > 0 {
+			c.hostPath(host, v.HostPath)
 		}
 		target := n.get("container_path")
 		if v.ContainerPath == "" || !c.absolute(target, "container_path", v.ContainerPath) {
@@ -279,6 +328,41 @@ func (c *checker) volumes() {
 	}
 	eachString(c.n.path("security_policy", "volume_restrictions", "allowed_host_paths"), restrict.AllowedHostPaths,
 		func(n *node, v string) { c.absolute(n, "allowed_host_paths", v) })
+}
+
+// hostPath compares a volume's path with the paths that are allowed: by its
+// text, and where this host can tell, by what its links lead to.
+func (c *checker) hostPath(n *node, path string) {
+	allowed := c.s.SecurityPolicy.VolumeRestrictions.AllowedHostPaths
+	inside := func(path string, resolve bool) bool {
+		return slices.ContainsFunc(allowed, func(dir string) bool {
+			if resolve {
+				dir, _ = c.resolve(dir)
+			}
+			return within(path, dir)
+		})
+	}
+	if !inside(path, false) {
+		c.fault(CodeNotAllowed, n, "add it to security_policy.volume_restrictions.allowed_host_paths",
+			"host_path %s is outside of volume_restrictions.allowed_host_paths", shown(n))
+		return
+	}
+	if target, ok := c.resolve(path); ok && !inside(target, true) {
+		c.fault(CodeNotAllowed, n, "mount what it leads to, if that may be mounted",
+			"host_path %s is a link on this host that leads outside of volume_restrictions.allowed_host_paths", shown(n))
+	}
+}
+
+// resolve follows a path's links on this host; ok is false where it cannot.
+func (c *checker) resolve(path string) (target string, ok bool) {
+	if c.opt.Resolve == nil {
+		return path, false
+	}
+	target, err := c.opt.Resolve(path)
+	if err != nil {
+		return path, false
+	}
+	return target, true
 }
 
 // Bounds of AWS Lambda (docs.aws.amazon.com, "Lambda quotas").

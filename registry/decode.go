@@ -17,7 +17,7 @@ import (
 // fields and types are checked, variables are not looked up.
 type decoder struct {
 	rep      *report
-	lookup   func(string) (string, bool)
+	vars     *variables
 	expand   bool
 	verbatim bool                // variables are not looked up and stand for themselves
 	secrets  map[string]struct{} // values of variables with secret-looking names
@@ -213,15 +213,18 @@ func (d *decoder) text(n *node) (s string, ok bool) {
 		return "", false
 	}
 	if n.exp == nil {
-		exp, faults := expand(n.text, d.lookup)
+		exp, faults := d.vars.expand(n.text)
 		for _, f := range faults {
 			d.fault(n, f.code, d.where()+": "+f.message, f.help)
 		}
 		exp.broken = len(faults) > 0
 		n.exp = &exp
 	}
-	if n.exp.secrets && n.exp.value != "" {
+	if len(n.exp.secrets) > 0 {
 		d.secrets[n.exp.value] = struct{}{}
+		for _, secret := range n.exp.secrets {
+			d.secrets[secret] = struct{}{}
+		}
 	}
 	return n.exp.value, !n.exp.broken
 }

@@ -56,6 +56,8 @@ const (
 	CodeUnreachable    Code = "limited-service" // can run only some jobs
 	CodeMissingProgram Code = "missing-program" // not on this host
 	CodeIgnored        Code = "ignored-value"   // accepted, but changes nothing
+	CodeUnpinned       Code = "unpinned-image"  // an image whose tag may move
+	CodeHostLimit      Code = "above-host"      // a limit that this host cannot give
 )
 
 // Diagnostic is one fault or doubt of a file. No field ever holds a secret:
@@ -198,6 +200,8 @@ type report struct {
 	lines lineIndex
 	list  Diagnostics
 	seen  map[diagKey]struct{}
+
+	partial bool // some of the file could not be read
 }
 
 // diagKey makes a fault appear once although a merged overlay and its base

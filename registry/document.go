@@ -109,7 +109,7 @@ func (h *hider) shown(n *node, key string, at place) string {
 	case n.text == "" || n.kind == boolKind:
 		return n.text
 	case strings.HasSuffix(strings.ToLower(key), "_env_var"):
-		if !envName(n.text) {
+		if _, ref := secretReference(n.text); !ref && !envName(n.text) {
 			return masked // a secret where a name belongs
 		}
 		return n.text

@@ -10,6 +10,8 @@ import (
 //
 //	${VAR}           the variable's value; an error when it is not set
 //	${VAR:-default}  the default when it is not set or empty
+//	${file:/path}    the content of a file, which is taken for a secret
+//	${cred:name}     the content of a systemd credential, likewise
 //	$${              a literal ${
 //
 // Any other dollar sign stays as it is, so $input.field and "costs $5" need no
@@ -18,8 +20,8 @@ import (
 // expansion is what a string with variables became.
 type expansion struct {
 	value   string
-	names   []string // the variables in it
-	secrets bool     // one of them looks like a secret's name
+	names   []string // the variables in it, and file:… and cred:… references
+	secrets []string // the values of those that are or look like secrets
 	broken  bool     // it could not be expanded; the fault was reported
 }
 
@@ -34,7 +36,7 @@ type varFault struct {
 func hasVariables(s string) bool { return strings.Contains(s, "${") }
 
 // expand replaces the variables of s; it reports every fault, not the first.
-func expand(s string, lookup func(string) (string, bool)) (expansion, []varFault) {
+func (v *variables) expand(s string) (expansion, []varFault) {
 	var out strings.Builder
 	var exp expansion
 	var faults []varFault
@@ -59,7 +61,8 @@ func expand(s string, lookup func(string) (string, bool)) (expansion, []varFault
 		body := s[i+2 : i+end]
 		s = s[i+end+1:]
 		name, fallback, hasDefault := strings.Cut(body, ":-")
-		if !envName(name) {
+		file := isSecretFile(name)
+		if !envName(name) && !file {
 			faults = append(faults, varFault{CodeVariable,
 				"${…} does not hold the name of an environment variable",
 				"write ${NAME} or ${NAME:-default}, or $${ for a literal ${"})
@@ -68,15 +71,28 @@ func expand(s string, lookup func(string) (string, bool)) (expansion, []varFault
 		if !slices.Contains(exp.names, name) {
 			exp.names = append(exp.names, name)
 		}
-		value, set := lookup(name)
+		var value string
+		var set bool
+		var unread error
+		if file {
+			value, unread = v.secret(name)
+			set = unread == nil
+		} else {
+			value, set = v.lookup(name)
+		}
 		switch {
 		case set && (value != "" || !hasDefault):
 			out.WriteString(value)
 			// A default stands in the file for all to read; only what the
 			// environment gave can be a secret.
-			exp.secrets = exp.secrets || secretName(name)
+			if value != "" && (file || secretName(name)) {
+				exp.secrets = append(exp.secrets, value)
+			}
 		case hasDefault:
 			out.WriteString(fallback)
+		case unread != nil:
+			faults = append(faults, varFault{CodeUnsetVariable, unread.Error(),
+				"put the secret there, readable for the agent, or give a default: ${" + clip(name) + ":-value}"})
 		default:
 			faults = append(faults, varFault{CodeUnsetVariable,
 				fmt.Sprintf("the environment variable %s is not set", name),

@@ -29,9 +29,24 @@ type Options struct {
 	// Stat lets the checks look at this host's files and warn of programs
 	// that do not exist; nil for none, since agents may run elsewhere.
 	Stat func(name string) (fs.FileInfo, error)
+	// Resolve follows a path's links on this host, as filepath.EvalSymlinks
+	// does, to compare volumes with the paths that are allowed; nil: by their
+	// text alone.
+	Resolve func(name string) (string, error)
+	// Host is what this host has, to warn of limits above it; zero: unknown.
+	Host Host
+	// ReadSecret reads the file of ${file:…} and ${cred:…}; nil reads it from
+	// disk, at most MaxSecretSize.
+	ReadSecret func(path string) ([]byte, error)
 	// Origins keeps the position of every value for Config.Render. It costs
 	// memory, so agents leave it off.
 	Origins bool
+}
+
+// Host is what a host has; zero stands for unknown.
+type Host struct {
+	CPUs     int
+	MemoryMB int // MiB
 }
 
 func (o Options) lookup() func(string) (string, bool) {
@@ -132,25 +147,35 @@ func readFile(path string) ([]byte, error) {
 
 // Parse validates data; name stands for it in positions. It reports every
 // fault at once; Config is nil when one of them is an error. It does no I/O
-// but what opt.Stat does. A Config keeps data, which must not be changed.
+// but what opt.Stat and opt.Resolve do, and reads the files that secrets come
+// from. A Config keeps data, which must not be changed.
 func Parse(name string, data []byte, opt Options) (*Config, Diagnostics) {
+	config, diags, _ := parse(name, data, opt)
+	return config, diags
+}
+
+// parse also returns the files that the text's secrets come from, whether it
+// is valid or not.
+func parse(name string, data []byte, opt Options) (*Config, Diagnostics, secretFiles) {
 	rep := &report{file: name, lines: lineIndex{data: data}}
 	if len(data) > MaxFileSize {
 		rep.add(Error, CodeSyntax, 0, 0, (&FileError{Path: name, Kind: ErrTooLarge}).Error(), "")
-		return nil, rep.sorted()
+		return nil, rep.sorted(), nil
 	}
 	root, fault := parseTree(data, rep)
 	if fault != nil {
-		rep.add(Error, CodeSyntax, fault.line, fault.col, fault.message, fault.help)
-		return nil, rep.sorted()
+		if root = salvage(data, rep, fault); root == nil {
+			return nil, rep.sorted(), nil
+		}
 	}
-	config := build(name, root, opt, rep)
+	vars := newVariables(opt)
+	config := build(root, opt, vars, rep)
 	diags := rep.sorted()
 	if diags.HasErrors() {
-		return nil, diags
+		return nil, diags, vars.files
 	}
-	config.File, config.Hash, config.source = name, hashOf(data, opt.Env), data
-	return config, diags
+	config.File, config.Hash, config.source, config.files = name, hashOf(data, opt.Env), data, vars.files
+	return config, diags, vars.files
 }
 
 func hashOf(data []byte, env string) string {
@@ -162,12 +187,12 @@ func hashOf(data []byte, env string) string {
 }
 
 // build turns the file's nodes into a Config; faults go to rep.
-func build(name string, root *node, opt Options, rep *report) *Config {
+func build(root *node, opt Options, vars *variables, rep *report) *Config {
 	top := readTop(root, rep)
 	if top == nil {
 		return nil
 	}
-	d := &decoder{rep: rep, lookup: opt.lookup(), secrets: map[string]struct{}{}}
+	d := &decoder{rep: rep, vars: vars, secrets: map[string]struct{}{}}
 	overlay := top.choose(opt.Env, rep)
 	services := top.merged(overlay, d)
 	for i := range top.overlays {
@@ -178,7 +203,7 @@ func build(name string, root *node, opt Options, rep *report) *Config {
 
 	d.expand = true
 	config := &Config{Env: opt.Env, secrets: d.secrets, byName: make(map[string]*Service, len(services))}
-	check := newChecker(rep, opt)
+	check := newChecker(rep, opt, vars)
 	list := make([]Service, len(services))
 	lines := make(map[string]int32, len(services))
 	config.Services = make([]*Service, 0, len(services))

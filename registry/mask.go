@@ -9,7 +9,7 @@ import (
 // pattern is looked for line by line.
 var (
 	// ${DB_PASSWORD:-literal}
-	variableDefault = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]*):-([^}]+)\}`)
+	variableDefault = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]*|(?:file|cred):[^}]*?):-([^}]+)\}`)
 	// "password": value, and password: value with a blank, as image:tag has none
 	colonPair = regexp.MustCompile(`(["'][A-Za-z_][\w.-]*["']\s*:\s*|\b[A-Za-z_][\w.-]*:\s+)` +
 		`("(?:[^"\\]|\\.)*"?|'(?:[^']|'')*'?|[\[{].*|[^\s,;&}\]"'][^,;&}\]"']*)`)
@@ -139,7 +139,7 @@ func maskUserinfo(s string) string {
 	})
 }
 
-var variable = regexp.MustCompile(`\$\{[A-Za-z_][A-Za-z0-9_]*(?::-(?:` + masked + `)?)?\}`)
+var variable = regexp.MustCompile(`\$\{(?:[A-Za-z_][A-Za-z0-9_]*|file:/[^}]*?|cred:[A-Za-z0-9_.@-]+)(?::-(?:` + masked + `)?)?\}`)
 
 // withoutVariables is what a text says by itself.
 func withoutVariables(s string) string {

@@ -149,6 +149,9 @@ func (t *top) choose(env string, rep *report) *overlay {
 			return &t.overlays[i]
 		}
 	}
+	if rep.partial { // it may stand in what could not be read
+		return nil
+	}
 	names := t.overlayNames()
 	help := "choose one of them, or none for the base"
 	near := nearest(env, names)

@@ -49,6 +49,7 @@ type part struct {
 	root   *node
 	rep    report
 	ok     bool
+	fault  *syntaxFault // why it is not, where that is a fault of the text itself
 }
 
 // parseParts reads a big file in parts; ok is false when it has to be read
@@ -77,12 +78,17 @@ func parseParts(data []byte, rep *report) (root *node, ok bool) {
 	}
 	parts = append(parts, &part{text: data[end:]})
 	parts[1].text = data[begin:items[1]]
+	countLines(parts, data, begin)
+	parseAll(parts)
+	return joinParts(parts, int32(bytes.Count(data[:from], []byte("\n")))+1, rep)
+}
+
+// countLines counts the lines before each part; the second begins at begin.
+func countLines(parts []*part, data []byte, begin int) {
 	parts[1].offset = int32(bytes.Count(data[:begin], []byte("\n")))
 	for i := 2; i < len(parts); i++ {
 		parts[i].offset = parts[i-1].offset + int32(bytes.Count(parts[i-1].text, []byte("\n")))
 	}
-	parseAll(parts)
-	return joinParts(parts, int32(bytes.Count(data[:from], []byte("\n")))+1, rep)
 }
 
 // cutItems finds where the list's elements begin after begin, about one for
@@ -141,12 +147,21 @@ func (p *part) parse() {
 			p.ok = false // the whole file's parse reports it
 		}
 	}()
-	tokens := lexer.Tokenize(string(p.text))
-	if checkTokens(tokens) != nil {
+	text := string(p.text)
+	if p.root, p.ok = readPlain(text, p.offset); p.ok {
+		return
+	}
+	tokens := lexer.Tokenize(text)
+	if fault := checkTokens(tokens); fault != nil {
+		p.failed(fault)
 		return
 	}
 	file, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey())
-	if err != nil || len(file.Docs) > 1 {
+	if err != nil {
+		p.failed(syntaxFaultOf(err))
+		return
+	}
+	if len(file.Docs) > 1 {
 		return
 	}
 	p.ok = true
@@ -155,7 +170,14 @@ func (p *part) parse() {
 	}
 	c := converter{rep: &p.rep, anchors: map[string]*node{}, refuse: true, offset: p.offset}
 	p.root = c.convert(file.Docs[0].Body, 1)
-	p.ok = c.fault == nil
+	if p.ok = c.fault == nil; !p.ok && !c.refused {
+		p.fault = c.fault
+	}
+}
+
+func (p *part) failed(fault *syntaxFault) {
+	fault.line += p.offset
+	p.fault = fault
 }
 
 // joinParts puts the parts' nodes together: the mapping before the list, the

@@ -18,6 +18,14 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
+// everything is a host that has every program, and every directory.
+func everything(path string) (fs.FileInfo, error) {
+	if strings.Contains(path, "/bin/") {
+		return os.Stat("/bin/sh")
+	}
+	return os.Stat("/")
+}
+
 // noEnv is an environment without variables.
 func noEnv(string) (string, bool) { return "", false }
 
@@ -96,9 +104,9 @@ func TestEveryBlockOfTheGuideLoadsOrSaysWhyNot(t *testing.T) {
 				name += "." + env
 			}
 			t.Run(filepath.Base(name), func(t *testing.T) {
-				v := Validate(file, Options{Env: env, LookupEnv: noEnv, Stat: func(string) (fs.FileInfo, error) { return nil, nil }})
+				v := Validate(file, Options{Env: env, LookupEnv: noEnv, Stat: everything})
 				var b strings.Builder
-				fmt.Fprintf(&b, "exit status %d\n", v.ExitCode())
+				fmt.Fprintf(&b, "exit status %d\n", v.ExitCode(false))
 				if err := v.WriteText(&b, false); err != nil {
 					t.Fatal(err)
 				}
@@ -115,12 +123,12 @@ func TestEveryFaultOfAFileIsReportedAtOnceWithItsPlace(t *testing.T) {
 	}
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) {
-			v := Validate(file, Options{LookupEnv: noEnv, Stat: func(string) (fs.FileInfo, error) { return nil, nil }})
+			v := Validate(file, Options{LookupEnv: noEnv, Stat: everything})
 			if v.Config != nil {
 				t.Fatal("a file with faults must yield no configuration")
 			}
 			var b strings.Builder
-			fmt.Fprintf(&b, "exit status %d\n", v.ExitCode())
+			fmt.Fprintf(&b, "exit status %d\n", v.ExitCode(false))
 			v.WriteText(&b, false)
 			golden(t, strings.TrimSuffix(file, ".yaml")+".golden", b.String())
 			for _, secret := range []string{"hunter2", "sk_live"} {
@@ -224,12 +232,12 @@ func TestAVariableIsExpandedOrNamedButNeverShown(t *testing.T) {
 		"${NOPE:-dflt}": "dflt", "${EMPTY:-dflt}": "dflt", "${EMPTY}": "", "${NOPE:-}": "",
 		"$input.field": "$input.field", "$${HOST}": "${HOST}", "$$": "$$", "$5": "$5",
 	} {
-		if got, faults := expand(in, lookup); got.value != want || faults != nil {
+		if got, faults := newVariables(Options{LookupEnv: lookup}).expand(in); got.value != want || faults != nil {
 			t.Errorf("%s became %q (%v), want %q", in, got.value, faults, want)
 		}
 	}
 	for _, in := range []string{"${", "${}", "${A B}", "${1}", "${HOST", "${NOPE}"} {
-		if _, faults := expand(in, lookup); len(faults) == 0 {
+		if _, faults := newVariables(Options{LookupEnv: lookup}).expand(in); len(faults) == 0 {
 			t.Errorf("%s must be a fault", in)
 		}
 	}
@@ -304,16 +312,16 @@ func TestFileProblemsAreTypedAndSayWhatToDo(t *testing.T) {
 	} {
 		v := Validate(c.path, Options{})
 		var fileErr *FileError
-		if !errors.Is(v.Err, c.kind) || !errors.As(v.Err, &fileErr) || v.ExitCode() != c.exit {
-			t.Errorf("%s: %v, exit status %d", c.path, v.Err, v.ExitCode())
+		if !errors.Is(v.Err, c.kind) || !errors.As(v.Err, &fileErr) || v.ExitCode(false) != c.exit {
+			t.Errorf("%s: %v, exit status %d", c.path, v.Err, v.ExitCode(false))
 		}
 	}
 	_, _, err := Load(filepath.Join(dir, "none.yaml"), Options{})
 	if !errors.Is(err, fs.ErrNotExist) {
 		t.Error("a missing file is fs.ErrNotExist too")
 	}
-	if v := Validate(write("syntax.yaml", []byte("a: [1\nb: 2\n")), Options{}); v.ExitCode() != ExitUnreadable {
-		t.Errorf("syntax errors exit with 3, got %d", v.ExitCode())
+	if v := Validate(write("syntax.yaml", []byte("a: [1\nb: 2\n")), Options{}); v.ExitCode(false) != ExitUnreadable {
+		t.Errorf("syntax errors exit with 3, got %d", v.ExitCode(false))
 	}
 }
 
@@ -341,7 +349,13 @@ func TestAnyServiceMayHaveAnHttpFallback(t *testing.T) {
 func TestAProgramThatThisHostLacksIsAWarningOnly(t *testing.T) {
 	text := service("  execution_type: shell\n  runner_config: {working_directory: /srv}\n  security_policy: {allowed_commands: [/nowhere/python]}\n")
 	asked := 0
-	stat := func(string) (fs.FileInfo, error) { asked++; return nil, fs.ErrNotExist }
+	stat := func(path string) (fs.FileInfo, error) {
+		if path == "/srv" {
+			return os.Stat("/")
+		}
+		asked++
+		return nil, fs.ErrNotExist
+	}
 	if _, diags := mustParse(t, text, Options{Stat: stat}); len(diags) != 1 || diags[0].Code != CodeMissingProgram || asked != 1 {
 		t.Errorf("%v, asked %d times", diags, asked)
 	}
@@ -552,6 +566,9 @@ func FuzzParse(f *testing.F) {
 		if c != nil {
 			c.Render(&b, true)
 			Diff(nil, c)
+			if err := sameAsParser(string(plainLines(data))); err != nil {
+				t.Fatal(err)
+			}
 			kept := c.Redacted()
 			b.WriteString(kept)
 			if again := Sketch("f", []byte(kept), env); kept != Withheld && (again == nil || len(again.Services) != len(c.Services)) {

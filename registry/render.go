@@ -68,7 +68,7 @@ func (c *Config) renderNode(b *strings.Builder, path, key string, n *node) {
 		from := ""
 		if n.exp != nil && len(n.exp.names) > 0 {
 			from = " from " + strings.Join(n.exp.names, ", ")
-			if n.exp.secrets {
+			if len(n.exp.secrets) > 0 {
 				value = masked
 			}
 		}

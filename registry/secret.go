@@ -67,6 +67,6 @@ func maskAnyValue(line string) string {
 	return out
 }
 
-var wholeVariable = regexp.MustCompile(`^["']?\$\{[A-Za-z_][A-Za-z0-9_]*\}["']?\s*$`)
+var wholeVariable = regexp.MustCompile(`^["']?\$\{(?:[A-Za-z_][A-Za-z0-9_]*|file:/[^}]*|cred:[A-Za-z0-9_.@-]+)\}["']?\s*$`)
 
 func onlyVariable(value string) bool { return wholeVariable.MatchString(value) }

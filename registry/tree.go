@@ -188,6 +188,7 @@ type converter struct {
 	expanded int // nodes reached through aliases so far
 	fault    *syntaxFault
 	refuse   bool  // anchors and aliases end the conversion: see parseParts
+	refused  bool  // that ended it
 	offset   int32 // lines before the text that the parser was given
 }
 
@@ -272,6 +273,7 @@ func (c *converter) convert(n ast.Node, depth int) *node {
 		return c.mapping(n, []*ast.MappingValueNode{v}, depth)
 	case *ast.AnchorNode:
 		if c.refuse {
+			c.refused = true
 			return c.fail(n, "anchor", "")
 		}
 		out := c.convert(v.Value, depth+1)
@@ -287,6 +289,7 @@ func (c *converter) convert(n ast.Node, depth int) *node {
 
 func (c *converter) alias(v *ast.AliasNode) *node {
 	if c.refuse {
+		c.refused = true
 		return c.fail(v, "alias", "")
 	}
 	name := v.Value.GetToken().Value

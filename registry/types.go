@@ -2,6 +2,7 @@ package registry
 
 import (
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/specql/specql-ops/jobs"
@@ -20,6 +21,8 @@ type Config struct {
 	secrets map[string]struct{} // values that came from secret-looking variables
 	tree    []*node             // the services' nodes, where Options.Origins asked for them
 	source  []byte              // the file as it was read, for Redacted; no copy
+	files   secretFiles         // that the secrets came from
+	schemas sync.Map            // *Operation → *operationSchemas, see Check
 }
 
 // Service finds a service by name, regardless of case.
@@ -42,6 +45,11 @@ type Service struct {
 	// that only the agent's slots bound it.
 	Concurrency int  `yaml:"concurrency"`
 	LoadTest    bool `yaml:"load_test"` // load-test may run against it
+
+	// Validation says what becomes of a job whose input or output does not
+	// fit its schema: off (nobody looks), warn (also when empty: recorded
+	// with the job) or strict (the attempt fails and is not retried).
+	Validation string `yaml:"validation"`
 
 	// ExplicitType tells whether the file gave execution_type.
 	ExplicitType bool `yaml:"-"`

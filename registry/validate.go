@@ -6,6 +6,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
 )
 
 // The exit statuses of validate-config.
@@ -31,21 +35,39 @@ type Validation struct {
 func Validate(path string, opt Options) Validation {
 	opt.Origins = true
 	if opt.Stat == nil {
-		opt.Stat = os.Stat
+		opt.Stat, opt.Resolve, opt.Host = os.Stat, filepath.EvalSymlinks, thisHost()
 	}
 	v := Validation{Path: path, Env: opt.Env}
 	v.Config, v.Diagnostics, v.Err = Load(path, opt)
 	return v
 }
 
-// ExitCode is the command's exit status.
-func (v Validation) ExitCode() int {
+// thisHost reads what this host has.
+func thisHost() Host {
+	h := Host{CPUs: runtime.NumCPU()}
+	info, err := os.ReadFile("/proc/meminfo") // Linux alone; elsewhere memory is not compared
+	if err != nil {
+		return h
+	}
+	for line := range strings.Lines(string(info)) {
+		if rest, ok := strings.CutPrefix(line, "MemTotal:"); ok {
+			if kib, err := strconv.Atoi(strings.TrimSuffix(strings.TrimSpace(rest), " kB")); err == nil {
+				h.MemoryMB = kib / 1024
+			}
+		}
+	}
+	return h
+}
+
+// ExitCode is the command's exit status. With strict a warning counts as an
+// error does.
+func (v Validation) ExitCode(strict bool) int {
 	switch {
 	case errors.Is(v.Err, ErrEmpty), errors.Is(v.Err, ErrTooLarge), v.Diagnostics.Unreadable():
 		return ExitUnreadable
 	case v.Err != nil:
 		return ExitNoFile
-	case v.Config == nil:
+	case v.Config == nil, strict && len(v.Diagnostics) > 0:
 		return ExitInvalid
 	}
 	return ExitFine

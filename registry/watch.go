@@ -19,9 +19,9 @@ type WatchOptions struct {
 	// Poll is the net below the notifications, for file systems that give
 	// none; 30 s when zero.
 	Poll time.Duration
-	// Loaded is the Hash of the configuration that is in use already. While
-	// the file is the same as that, there is nothing to deliver.
-	Loaded string
+	// Loaded is the configuration that is in use already; nil for none. While
+	// the file and its secrets are as they were, there is nothing to deliver.
+	Loaded *Config
 	// Logger is told when notifications are not to be had; nil for nobody.
 	Logger *slog.Logger
 }
@@ -38,7 +38,8 @@ type Event struct {
 }
 
 // Watcher delivers a registry file's states as they come: after in-place
-// writes, atomic renames and swapped links such as Kubernetes makes. Making
+// writes, atomic renames and swapped links such as Kubernetes makes, of the
+// file itself and of the files that its secrets come from. Making
 // one has no effect; Run does the work and leaves nothing behind.
 type Watcher struct {
 	path   string
@@ -47,8 +48,9 @@ type Watcher struct {
 	events chan Event
 	reload chan struct{}
 
-	state   string // what was delivered last
-	checked func() // tests wait for a look at the file with it
+	state   string      // what was delivered last
+	files   secretFiles // that its secrets came from
+	checked func()      // tests wait for a look at the file with it
 	notify  func() (*fsnotify.Watcher, error)
 }
 
@@ -87,8 +89,8 @@ func (w *Watcher) Reload() {
 // once.
 func (w *Watcher) Run(ctx context.Context) error {
 	defer close(w.events)
-	if w.watch.Loaded != "" {
-		w.state = w.watch.Loaded
+	if loaded := w.watch.Loaded; loaded != nil {
+		w.state, w.files = loaded.Hash, loaded.files
 	}
 	n := w.notifier()
 	defer n.close()
@@ -165,11 +167,11 @@ func (w *Watcher) look() *Event {
 		return nil
 	}
 	state := hashOf(data, w.opt.Env)
-	if state == w.state {
+	if state == w.state && !w.files.changed(w.opt.read()) {
 		return nil
 	}
-	w.state = state
-	config, diags := Parse(w.path, data, w.opt)
+	config, diags, files := parse(w.path, data, w.opt)
+	w.state, w.files = state, files
 	return &Event{Config: config, Diags: diags}
 }
 
@@ -212,6 +214,14 @@ func (n *notifier) follow() {
 	if target, err := filepath.EvalSymlinks(n.w.path); err == nil {
 		want[filepath.Dir(target)] = true
 		n.names[filepath.Base(target)] = true
+	}
+	for path := range n.w.files {
+		want[filepath.Dir(path)] = true
+		n.names[filepath.Base(path)] = true
+		if target, err := filepath.EvalSymlinks(path); err == nil {
+			want[filepath.Dir(target)] = true
+			n.names[filepath.Base(target)] = true
+		}
 	}
 	for dir := range n.dirs {
 		if !want[dir] {

@@ -279,7 +279,7 @@ func TestTheConfigurationInUseIsNotDeliveredAgain(t *testing.T) {
 	put(t, path, named("one"))
 	c, _, err := Load(path, Options{LookupEnv: noEnv})
 	must(t, err)
-	w := NewWatcher(path, Options{LookupEnv: noEnv}, WatchOptions{Loaded: c.Hash, Poll: never, Debounce: time.Millisecond})
+	w := NewWatcher(path, Options{LookupEnv: noEnv}, WatchOptions{Loaded: c, Poll: never, Debounce: time.Millisecond})
 	looks := make(chan struct{}, 100)
 	w.checked = func() { looks <- struct{}{} }
 	ctx, cancel := context.WithCancel(context.Background())

@@ -142,7 +142,7 @@ func run(ctx context.Context, f flags) error {
 	defer tracing.Close()
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, os.Interrupt)
 	defer stop()
-	watcher := registry.NewWatcher(f.registry, registry.Options{Env: f.env}, registry.WatchOptions{Loaded: config.Hash, Logger: log})
+	watcher := registry.NewWatcher(f.registry, registry.Options{Env: f.env}, registry.WatchOptions{Loaded: config, Logger: log})
 	go a.Follow(ctx, watcher)
 	go signals(ctx, a, watcher, seen.systemd)
 	if err := a.Run(ctx); err != nil {

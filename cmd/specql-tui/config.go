@@ -24,7 +24,7 @@ func validateConfig(c *common) *cobra.Command {
 			}
 			v := registry.Validate(args[0], registry.Options{Env: env})
 			if v.Err != nil {
-				return &statusError{v.ExitCode(), v.Err}
+				return &statusError{v.ExitCode(false), v.Err}
 			}
 			var err error
 			if c.json() {
@@ -35,7 +35,7 @@ func validateConfig(c *common) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return quiet(v.ExitCode())
+			return quiet(v.ExitCode(false))
 		},
 	}
 	cmd.Flags().BoolVar(&verbose, "verbose", false, "show each resolved value and where it comes from; secrets are masked")

@@ -67,7 +67,7 @@ func operate(t *testing.T) *operated {
 		t.Fatal(err)
 	}
 	working, stop := context.WithCancel(context.Background())
-	go a.Follow(working, registry.NewWatcher(o.file, registry.Options{}, registry.WatchOptions{Loaded: config.Hash, Poll: time.Hour, Debounce: time.Hour}))
+	go a.Follow(working, registry.NewWatcher(o.file, registry.Options{}, registry.WatchOptions{Loaded: config, Poll: time.Hour, Debounce: time.Hour}))
 	ended := make(chan error, 1)
 	go func() { ended <- a.Run(working) }()
 	t.Cleanup(func() { stop(); a.Halt(); <-ended })

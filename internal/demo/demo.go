@@ -198,7 +198,7 @@ func startAgent(ctx context.Context, opt Options, url, serviceURL string) (done 
 	working, cancel := context.WithCancel(ctx)
 	ended := make(chan error, 1)
 	go func() { ended <- a.Run(working) }()
-	go a.Follow(working, registry.NewWatcher(file, read, registry.WatchOptions{Loaded: config.Hash, Logger: log}))
+	go a.Follow(working, registry.NewWatcher(file, read, registry.WatchOptions{Loaded: config, Logger: log}))
 	stop = func() error {
 		cancel()
 		err := <-ended

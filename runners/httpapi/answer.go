@@ -18,26 +18,26 @@ const maxExcerpt = 500
 // output gives an answer the form of output_data: a JSON object as it is,
 // anything else as {"body": …, "status_code": N}, where body is a JSON value
 // or a string. What is neither JSON nor text stands under body_base64, with its
-// content_type. text is the same answer for an error. In all, secrets are
-// masked, and nothing is left that jsonb cannot hold.
-func (a *attempt) output(body []byte, contentType string, status int) (output json.RawMessage, text string) {
+// content_type. begins is the same answer, or its beginning, for an error. In
+// all, secrets are masked, and nothing is left that jsonb cannot hold.
+func (a *attempt) output(body []byte, contentType string, status int) (output json.RawMessage, begins []byte) {
 	whole := body
 	body = bytes.TrimSpace(bytes.TrimPrefix(body, []byte("\ufeff")))
 	if len(body) > 0 && json.Valid(body) && (body[0] == '{' || body[0] == '[' || isJSON(contentType)) {
 		clean := a.secrets.cleanJSON(body)
 		if clean[0] == '{' {
-			return clean, string(clean)
+			return clean, clean
 		}
-		return encode(wrapped{Body: json.RawMessage(clean), StatusCode: status}), string(clean)
+		return encode(wrapped{Body: json.RawMessage(clean), StatusCode: status}), clean
 	}
 	plain, ok := decodeText(body, contentType)
 	if !ok {
 		return encode(wrapped{
 			Base64: a.secrets.maskBytes(whole), ContentType: cleanText(contentType, maxExcerpt), StatusCode: status,
-		}), fmt.Sprintf("%d bytes of %s", len(whole), contentType)
+		}), fmt.Appendf(nil, "%d bytes of %s", len(whole), contentType)
 	}
-	text = a.secrets.mask(storable(plain))
-	return encode(wrapped{Body: text, StatusCode: status}), text
+	text := a.secrets.mask(storable(plain))
+	return encode(wrapped{Body: text, StatusCode: status}), []byte(text[:min(len(text), 4*maxExcerpt)])
 }
 
 // wrapped is an answer that is no JSON object.

@@ -111,3 +111,42 @@ func BenchmarkRunner(b *testing.B) {
 		}
 	}
 }
+
+// TestACallTakesLittleMoreMemoryThanABareClient keeps the budget of
+// allocations: what the runner adds to a bare client's. Both are counted here,
+// so that what another version of net/http takes falls on both.
+func TestACallTakesLittleMoreMemoryThanABareClient(t *testing.T) {
+	const budget = 14
+	url := serveCanned(t)
+	transport := &http.Transport{MaxIdleConnsPerHost: 100}
+	t.Cleanup(transport.CloseIdleConnections)
+	client := &http.Client{Transport: transport}
+	body := []byte(`{"amount": 5}`)
+	bare := testing.AllocsPerRun(500, func() {
+		if err := bareCall(t.Context(), client, url+"/create_charge", body); err != nil {
+			t.Fatal(err)
+		}
+	})
+	r := newRunner(t, httpapi.Options{})
+	call := newCall(url, string(body))
+	call.Job.CorrelationID, call.Job.TenantID, call.Job.IdempotencyKey = "order-7", "6f0cbb1e-4f0e-4d1e-8f5e-1c6f6d1f2a3b", "charge-7"
+	ours := testing.AllocsPerRun(500, func() {
+		if err := agentCall(t.Context(), r, call); err != nil {
+			t.Fatal(err)
+		}
+	})
+	t.Logf("bare client %.0f, runner %.0f", bare, ours)
+	if ours > bare+budget {
+		t.Errorf("a call takes %.0f allocations, a bare client %.0f: more than %d more", ours, bare, budget)
+	}
+	r = newRunner(t, httpapi.Options{LookupEnv: env(map[string]string{"TOKEN": "sk_live_0123456789"})})
+	call.Service.RunnerConfig.AuthType, call.Service.RunnerConfig.AuthConfig.TokenEnvVar = "bearer", "TOKEN"
+	with := testing.AllocsPerRun(500, func() {
+		if err := agentCall(t.Context(), r, call); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if with > ours+5 {
+		t.Errorf("credentials take %.0f allocations", with-ours)
+	}
+}

@@ -24,7 +24,7 @@ func (a *attempt) authorize() error {
 		if err != nil {
 			return err
 		}
-		a.secrets.add(token)
+		a.hide(token)
 		a.setPrivate("Authorization", "Bearer "+token)
 		return nil
 	case "basic":
@@ -63,13 +63,13 @@ func (a *attempt) authorizeBasic() error {
 		return a.config("the environment variable " + auth.UsernameEnvVar +
 			" (auth_config.username_env_var) holds a colon, which basic authentication cannot carry")
 	}
-	a.secrets.add(password)
+	a.hide(password)
 	if password == "" {
 		// Some APIs take their key as the user name.
-		a.secrets.add(user)
+		a.hide(user)
 	}
 	pair := user + ":" + password
-	a.secrets.add(pair)
+	a.hide(pair)
 	a.setPrivate("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(pair)))
 	return nil
 }
@@ -82,7 +82,7 @@ func (a *attempt) authorizeKey() error {
 	if err != nil {
 		return err
 	}
-	a.secrets.add(key)
+	a.hide(key)
 	if auth.QueryName == "" {
 		header := apiKeyHeader(auth.HeaderName)
 		if !isToken(header) {

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"strings"
 
 	"go.opentelemetry.io/otel/propagation"
+	oteltrace "go.opentelemetry.io/otel/trace"
 
 	"github.com/specql/specql-ops/runners"
 )
@@ -18,46 +20,46 @@ import (
 // over the ones before it.
 func (a *attempt) setHeaders() error {
 	job, h := a.call.Job, a.header
-	if a.body != nil && h.Get("Content-Type") == "" {
-		h.Set("Content-Type", "application/json")
+	// One piece of memory for all values, and names in their canonical form:
+	// this is done for every request.
+	values := make([]string, 0, 9)
+	set := func(name, value string) {
+		values = append(values, value)
+		h[name] = values[len(values)-1 : len(values) : len(values)]
 	}
-	if h.Get("Accept") == "" {
-		h.Set("Accept", "application/json")
+	if a.body != nil && h["Content-Type"] == nil {
+		set("Content-Type", "application/json")
 	}
-	h.Set("User-Agent", a.runner.userAgent)
+	if h["Accept"] == nil {
+		set("Accept", "application/json")
+	}
+	set("User-Agent", a.runner.userAgent)
+	id := job.ID.String()
 	for _, field := range [...]struct{ name, value string }{
-		{"X-Specql-Job-Id", job.ID.String()},
+		{"X-Specql-Job-Id", id},
 		{"X-Specql-Identifier", job.Identifier},
 		{"X-Specql-Attempt", strconv.Itoa(job.Attempt)},
 		{"X-Specql-Correlation-Id", job.CorrelationID},
 		{"X-Specql-Tenant-Id", job.TenantID},
 	} {
 		if field.value != "" {
-			h.Set(field.name, headerText(field.value))
+			set(field.name, headerText(field.value))
 		}
 	}
-	a.setIdempotencyKey()
+	// The row's key, or the job's id, which is the same for each of its
+	// attempts.
+	if key := cmp.Or(job.IdempotencyKey, id); a.safe {
+		set("Idempotency-Key", headerText(key))
+	} else {
+		// net/http repeats a request by itself when its connection breaks and
+		// the header has exactly the name Idempotency-Key. The job's id alone
+		// does not make that safe. Names are the same to a service in any case.
+		set("Idempotency-key", key)
+	}
 	if err := a.setServiceHeaders(); err != nil {
 		return err
 	}
 	return a.authorize()
-}
-
-// setIdempotencyKey sends the row's key, or the job's id, which is the same
-// for each of its attempts.
-func (a *attempt) setIdempotencyKey() {
-	if a.safe {
-		key := a.call.Job.IdempotencyKey
-		if key == "" {
-			key = a.call.Job.ID.String()
-		}
-		a.header.Set("Idempotency-Key", headerText(key))
-		return
-	}
-	// net/http repeats a request by itself when its connection breaks and the
-	// header has exactly the name Idempotency-Key. The job's id alone does
-	// not make that safe. Names are the same to a service in any case.
-	a.header["Idempotency-key"] = []string{a.call.Job.ID.String()}
 }
 
 // setServiceHeaders adds runner_config.headers. Its values may hold secrets,
@@ -68,7 +70,7 @@ func (a *attempt) setServiceHeaders() error {
 		if !isToken(name) || !isHeaderValue(value) {
 			return a.config(fmt.Sprintf("runner_config.headers: %q is not a header's name, or its value holds a control character", name))
 		}
-		a.secrets.hideHeader(name, value)
+		a.hideHeader(name, value)
 		switch canonical {
 		case "Host":
 			a.host = value
@@ -125,7 +127,7 @@ func (a *attempt) takeRowHeaders(raw json.RawMessage) error {
 				Offered: fmt.Sprintf("input_data.headers %s (only the registry may set it, under runner_config)", headerText(name)),
 			}
 		}
-		a.secrets.hideHeader(name, value)
+		a.hideHeader(name, value)
 		a.header.Set(name, value)
 		a.private = append(a.private, canonical)
 	}
@@ -134,6 +136,9 @@ func (a *attempt) takeRowHeaders(raw json.RawMessage) error {
 
 // trace adds the W3C traceparent of the span that ctx carries, if any.
 func trace(ctx context.Context, h http.Header) {
+	if !oteltrace.SpanContextFromContext(ctx).IsValid() {
+		return
+	}
 	propagation.TraceContext{}.Inject(ctx, propagation.HeaderCarrier(h))
 }
 

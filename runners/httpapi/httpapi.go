@@ -30,17 +30,17 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
-	"os"
 	"time"
 
 	"github.com/specql/specql-ops/jobs"
+	"github.com/specql/specql-ops/registry"
 	"github.com/specql/specql-ops/runners"
 )
 
 // Options are a Runner's seams to the outside world. The zero value is ready
 // for production.
 type Options struct {
-	// LookupEnv finds the variables that auth_config names; os.LookupEnv when
+	// LookupEnv finds what auth_config names; registry.LookupSecret when
 	// nil. It is called for every attempt, so a changed value needs no
 	// restart where the lookup can see it.
 	LookupEnv func(string) (string, bool)
@@ -79,6 +79,7 @@ type Runner struct {
 	userAgent string
 	routes    *routes
 	tokens    *tokens
+	spellings spellings
 }
 
 var _ runners.Runner = (*Runner)(nil)
@@ -86,7 +87,7 @@ var _ runners.Runner = (*Runner)(nil)
 // New makes a Runner. It opens nothing; connections are made by Run.
 func New(opts Options) *Runner {
 	if opts.LookupEnv == nil {
-		opts.LookupEnv = os.LookupEnv
+		opts.LookupEnv = registry.LookupSecret
 	}
 	if opts.Version == "" {
 		opts.Version = "dev"

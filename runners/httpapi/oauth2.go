@@ -92,8 +92,8 @@ func (a *attempt) prepareOAuth2() error {
 	if err != nil {
 		return err
 	}
-	a.secrets.add(secret)
-	a.secrets.add(url.QueryEscape(id) + ":" + url.QueryEscape(secret)) // as it is sent
+	a.hide(secret)
+	a.hide(url.QueryEscape(id) + ":" + url.QueryEscape(secret)) // as it is sent
 	config := clientcredentials.Config{ClientID: id, ClientSecret: secret, TokenURL: auth.TokenURL, Scopes: auth.Scopes}
 	if auth.Audience != "" {
 		config.EndpointParams = url.Values{"audience": {auth.Audience}}
@@ -114,7 +114,7 @@ func (a *attempt) takeToken(ctx context.Context, refused string) *failure {
 		return a.noToken(ctx, err)
 	}
 	if token != a.token {
-		a.secrets.add(token)
+		a.hide(token)
 		a.token = token
 		a.header = a.header.Clone() // an earlier try may still be reading it
 		a.header.Set("Authorization", "Bearer "+token)

@@ -61,7 +61,7 @@ func (a *attempt) prepare() (err error) {
 	}
 	a.result.Security = map[string]any{"policy": policy}
 
-	a.header = make(http.Header, 16)
+	a.header = make(http.Header, 14)
 	if a.route.base == nil {
 		err = a.fromRow()
 	} else {
@@ -70,13 +70,23 @@ func (a *attempt) prepare() (err error) {
 	if err != nil {
 		return err
 	}
-	if err := a.route.policy.permitURL(a.url, a.narrowed); err != nil {
+	if err := a.permitURL(); err != nil {
 		return err
 	}
 	if err := a.permitSize(); err != nil {
 		return err
 	}
 	return a.setHeaders()
+}
+
+// permitURL holds the request's URL against the policy. A path changes neither
+// scheme, user, host nor port, so that what holds for base_url holds for the
+// whole route.
+func (a *attempt) permitURL() error {
+	if a.route.base != nil && a.narrowed == nil {
+		return a.route.refused
+	}
+	return a.route.policy.permitURL(a.url, a.narrowed)
 }
 
 // narrow reads what the row may ask: fewer domains, less time. Anything else

@@ -32,6 +32,7 @@ const (
 type route struct {
 	base      *url.URL // nil: the row gives the endpoint
 	policy    *policy
+	refused   error          // why base is not permitted; nil: it is
 	allowed   map[string]any // Result.Security's policy; read-only
 	transport *http.Transport
 	token     *http.Transport // to auth_config.token_url; nil without one
@@ -128,6 +129,9 @@ func (rs *routes) make(s *registry.Service) (*route, error) {
 		return nil, err
 	}
 	r.policy = p
+	if r.base != nil {
+		r.refused = p.permitURL(r.base, nil)
+	}
 	r.allowed = map[string]any{"allowed_domains": p.domains.sources()}
 	if len(p.networks) > 0 {
 		r.allowed["allowed_networks"] = s.SecurityPolicy.AllowedNetworks
@@ -203,7 +207,11 @@ func newTransport(p *policy, proxy *url.URL, security *tls.Config, opts Options)
 			Resolver:  opts.Resolver,
 			Control:   p.control(host),
 		}
-		return dialer.DialContext(dialing(ctx), network, address)
+		conn, err := dialer.DialContext(dialing(ctx), network, address)
+		if err != nil {
+			return nil, err
+		}
+		return &dialed{conn, conn.RemoteAddr().String()}, nil
 	}
 	t := &http.Transport{
 		DialContext:            dial,

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 )
 
 const (
@@ -20,21 +21,65 @@ const (
 // one, longest first.
 type secrets []string
 
-// add takes a secret and the forms in which a service may echo it.
-func (s *secrets) add(value string) {
+// spell is a secret in the forms in which a service may echo it.
+func spell(value string) secrets {
 	if len(value) < shortestSecret {
-		return
+		return nil
 	}
-	forms := []string{value, url.QueryEscape(value), url.PathEscape(value), base64.StdEncoding.EncodeToString([]byte(value))}
+	var forms secrets
+	forms.merge(secrets{value, url.QueryEscape(value), url.PathEscape(value), base64.StdEncoding.EncodeToString([]byte(value))})
 	if quoted, err := json.Marshal(value); err == nil {
-		forms = append(forms, string(quoted[1:len(quoted)-1]))
+		forms.merge(secrets{string(quoted[1 : len(quoted)-1])})
 	}
+	return forms
+}
+
+// merge adds spellings.
+func (s *secrets) merge(forms secrets) {
+	merged := slices.Clone(*s) // it may be shared
 	for _, form := range forms {
-		if !slices.Contains(*s, form) {
-			*s = append(*s, form)
+		if !slices.Contains(merged, form) {
+			merged = append(merged, form)
 		}
 	}
-	slices.SortStableFunc(*s, func(a, b string) int { return len(b) - len(a) })
+	slices.SortStableFunc(merged, func(a, b string) int { return len(b) - len(a) })
+	*s = merged
+}
+
+// spellings keeps how secrets are spelled: a service's are the same in each of
+// its requests.
+type spellings struct {
+	mu      sync.Mutex
+	byValue map[string]secrets
+}
+
+// maxSpelled is how many secrets' spellings are kept; beyond it they are worked
+// out anew.
+const maxSpelled = 1024
+
+func (sp *spellings) of(value string) secrets {
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	forms, ok := sp.byValue[value]
+	if !ok {
+		if sp.byValue == nil || len(sp.byValue) >= maxSpelled {
+			sp.byValue = make(map[string]secrets)
+		}
+		forms = spell(value)
+		sp.byValue[value] = forms
+	}
+	return forms
+}
+
+// hide adds a secret of the registry's to what is masked. The spellings are
+// shared between attempts.
+func (a *attempt) hide(value string) {
+	forms := a.runner.spellings.of(value)
+	if len(a.secrets) == 0 {
+		a.secrets = forms
+		return
+	}
+	a.secrets.merge(forms)
 }
 
 func (s secrets) mask(text string) string {
@@ -65,13 +110,13 @@ func (s secrets) longest() int {
 
 // hideHeader adds the value of a service's own header where its name says
 // that it is a credential; the registry may have filled it from a variable.
-func (s *secrets) hideHeader(name, value string) {
+func (a *attempt) hideHeader(name, value string) {
 	name = strings.ToLower(name)
 	for _, word := range []string{"auth", "key", "token", "secret", "password", "cookie", "credential", "signature"} {
 		if strings.Contains(name, word) {
-			s.add(value)
+			a.hide(value)
 			if _, credential, ok := strings.Cut(value, " "); ok {
-				s.add(credential)
+				a.hide(credential)
 			}
 			return
 		}

@@ -50,8 +50,8 @@ func (a *attempt) prepareSigV4() error {
 		session, _ = a.runner.opts.LookupEnv("AWS_SESSION_TOKEN")
 		session = strings.TrimRight(session, "\r\n")
 	}
-	a.secrets.add(key)
-	a.secrets.add(session)
+	a.hide(key)
+	a.hide(session)
 	hash := sha256.Sum256(a.body)
 	a.signature = &signature{
 		credentials: aws.Credentials{AccessKeyID: id, SecretAccessKey: key, SessionToken: session},
@@ -74,7 +74,7 @@ func (a *attempt) sign(ctx context.Context, request *http.Request) error {
 		return err
 	}
 	if _, signed, ok := strings.Cut(request.Header.Get("Authorization"), "Signature="); ok {
-		a.secrets.add(signed)
+		a.secrets.merge(spell(signed))
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"crypto/tls"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"strconv"
@@ -83,7 +84,25 @@ func (t *timing) gotFirstByte()                     { t.end(&t.firstByte, &t.got
 func (t *timing) gotConn(info httptrace.GotConnInfo) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.address, t.reused, t.got, t.firstByte = info.Conn.RemoteAddr().String(), info.Reused, time.Now(), 0
+	t.address, t.reused, t.got, t.firstByte = addressOf(info.Conn), info.Reused, time.Now(), 0
+}
+
+// dialed is a connection that knows its address as text: it is asked for in
+// every request.
+type dialed struct {
+	net.Conn
+	address string
+}
+
+func addressOf(conn net.Conn) string {
+	under := conn
+	if secure, ok := conn.(*tls.Conn); ok {
+		under = secure.NetConn()
+	}
+	if d, ok := under.(*dialed); ok {
+		return d.address
+	}
+	return conn.RemoteAddr().String()
 }
 
 // peer is the address that the try was connected to; empty: none.
@@ -104,8 +123,10 @@ func (a *attempt) note(t *timing, answer *http.Response, f *failure) {
 	b = strconv.AppendInt(b, int64(a.tries), 10)
 	switch {
 	case f == nil:
+		u := answer.Request.URL
 		b = append(append(append(b, ": "...), a.method...), ' ')
-		b = append(append(append(b, describe(answer.Request.URL)...), ": "...), answer.Status...)
+		b = append(append(append(b, u.Scheme...), "://"...), u.Host...) // as describe
+		b = append(append(append(b, u.EscapedPath()...), ": "...), answer.Status...)
 	default:
 		b = append(append(b, " failed: "...), f.err.Error()...)
 	}
@@ -134,7 +155,9 @@ func (a *attempt) note(t *timing, answer *http.Response, f *failure) {
 	a.call.Log.Note(string(append(b, ')')))
 }
 
-// appendDuration writes a duration in milliseconds.
+// appendDuration writes a duration in milliseconds, to the microsecond.
 func appendDuration(b []byte, d time.Duration) []byte {
-	return append(strconv.AppendFloat(b, float64(d.Microseconds())/1000, 'f', -1, 64), " ms"...)
+	us := d.Microseconds()
+	b = append(strconv.AppendInt(b, us/1000, 10), '.')
+	return append(b, byte('0'+us/100%10), byte('0'+us/10%10), byte('0'+us%10), ' ', 'm', 's')
 }

@@ -255,12 +255,12 @@ func (a *attempt) take(ctx context.Context, answer *http.Response) *failure {
 			Limit: "max_response_size", Used: used, Allowed: strconv.FormatInt(limit, 10) + " bytes",
 		}}
 	}
-	output, text := a.output(body, answer.Header.Get("Content-Type"), answer.StatusCode)
+	output, begins := a.output(body, answer.Header.Get("Content-Type"), answer.StatusCode)
 	a.result.Output = output
 	if succeeded {
 		return nil
 	}
-	return a.refused(answer, text)
+	return a.refused(answer, string(begins[:min(len(begins), 4*maxExcerpt)]))
 }
 
 // refused is the failure that a status other than 2xx means.
@@ -297,10 +297,17 @@ func mayPass(status int) bool {
 // readBody reads at most limit bytes; over tells that there were more. What was
 // read is returned beside an error too.
 func readBody(answer *http.Response, limit int64) (body []byte, over bool, err error) {
+	known := answer.ContentLength
+	if known > 0 && known <= min(limit, 64<<10) {
+		// net/http ends such a body where it was announced to end.
+		body = make([]byte, known)
+		n, err := io.ReadFull(answer.Body, body)
+		return body[:n], false, err
+	}
 	var buf bytes.Buffer
-	if known := answer.ContentLength; known > 0 {
+	if known > 0 {
 		// Trust an announced length for a start only: announcing is cheap.
-		buf.Grow(int(min(known, limit, 64<<10)) + bytes.MinRead)
+		buf.Grow(64<<10 + bytes.MinRead)
 	}
 	_, err = buf.ReadFrom(io.LimitReader(answer.Body, limit+1))
 	body = buf.Bytes()
