@@ -11,6 +11,7 @@ import (
 	"github.com/specql/specql-ops/tui/agents"
 	"github.com/specql/specql-ops/tui/jobs"
 	"github.com/specql/specql-ops/tui/live"
+	"github.com/specql/specql-ops/tui/migrate"
 	"github.com/specql/specql-ops/tui/parts"
 )
 
@@ -65,6 +66,7 @@ type app struct {
 
 	pages []entry
 	at    int
+	led   bool // to the page that fits the database
 	help  bool
 	toast parts.ToastMsg
 
@@ -83,11 +85,13 @@ func newApp(source Source, readOnly string) *app {
 	a.env.Listening = source.News != nil
 	a.env.Theme = parts.NewTheme(a.dark, a.profile)
 	a.pages = []entry{
+		{"1", "Migrate", migrate.New(a.env, source.Migrate)},
 		{"2", "Live", live.New(a.env, live.Source{Live: source.Live, Plan: source.Plan, Switch: source.Switch, Clock: source.Clock})},
 		{"3", "Jobs", jobs.New(a.env, jobs.Source{List: source.List, Job: source.Job, Filter: source.Filter,
 			Plan: source.PlanJob, Change: source.ChangeJob, Clock: source.Clock})},
 		{"7", "Agents", agents.New(a.env, agents.Source{Agents: source.Agents, Clock: source.Clock})},
 	}
+	a.at = 1
 	return a
 }
 
@@ -197,6 +201,12 @@ func (a *app) toAll(msg tea.Msg) tea.Cmd {
 
 func (a *app) permissions() {
 	v := a.overview.Value
+	// Before the migration there is one page that has something to show.
+	if !a.led && !v.Migrated {
+		a.at = 0
+	}
+	a.led = true
+	a.env.Old, a.env.OldWritable = !v.Migrated, a.readOnly == ""
 	switch {
 	case a.readOnly != "":
 	case v.ReadOnly && v.ReadOnlyReason == "":
@@ -245,7 +255,7 @@ func (a *app) key(msg tea.KeyPressMsg) tea.Cmd {
 	}
 	for i, e := range a.pages {
 		if name == e.key {
-			a.at = i
+			a.at, a.led = i, true
 			return a.page().Refresh()
 		}
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/specql/specql-ops/jobs"
 	"github.com/specql/specql-ops/ops"
+	"github.com/specql/specql-ops/tui/migrate"
 )
 
 // Source is everything that the console asks and does. Each function must
@@ -24,6 +25,8 @@ type Source struct {
 	// Of one job: what an action will do, and doing it.
 	PlanJob   func(ctx context.Context, action ops.JobAction, id jobs.ID) (ops.JobPlan, error)
 	ChangeJob func(ctx context.Context, action ops.JobAction, id jobs.ID, reason string) (ops.JobResult, error)
+
+	Migrate migrate.Source
 
 	News  <-chan struct{}  // something happened; nil: nobody says so
 	Clock func() time.Time // time.Now but in tests
@@ -60,6 +63,7 @@ func Database(ctx context.Context, pool *pgxpool.Pool, by jobs.By) Source {
 			by.Reason = reason
 			return ops.ChangeJobs(ctx, pool, action, ops.Filter{IDs: []jobs.ID{id}}, ops.JobChange{By: by})
 		},
-		Clock: time.Now,
+		Migrate: migration(pool, by),
+		Clock:   time.Now,
 	}
 }

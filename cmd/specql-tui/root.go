@@ -115,7 +115,7 @@ func newRoot() *cobra.Command {
 		"PostgreSQL, such as postgres://user@host/db (else SPECQL_DATABASE_URL, DATABASE_URL, then PG* and ~/.pgpass)")
 	root.PersistentFlags().StringVar(&c.output, "output", "text", "text or json")
 	root.Flags().BoolVar(&readOnly, "read-only", false, "open the console without its actions")
-	root.AddCommand(migrateSchema(c), validateSchema(c), validateConfig(c), executionTypes(c), services(c),
+	root.AddCommand(migrateSchema(c), validateSchema(c), validateConfig(c), migrateWalk(c), executionTypes(c), services(c),
 		rollback(c), emergencyStop(c), resume(c), queueStatus(c),
 		agents(c), jobsCommand(c), registryCommand(c), demoCommand(c))
 	return root
