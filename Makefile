@@ -19,7 +19,7 @@ LDFLAGS := -s -w -X '$(PACKAGE).Version=$(VERSION)' -X '$(PACKAGE).Commit=$(COMM
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GORELEASER  := github.com/goreleaser/goreleaser/v2@v2.16.0
 
-.PHONY: help demo test test-chaos check bench bench-migrate build picture snapshot clean
+.PHONY: help demo test fuzz test-chaos check bench bench-migrate build picture snapshot clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
@@ -35,11 +35,16 @@ demo: ## a private PostgreSQL, sample services, an agent and the console
 		exec bin/specql-tui demo --headless --duration 20s --output json; \
 	fi
 
-test: ## every test with the race detector; the last line counts them
+test: ## a minute of fuzzing, every test with the race detector; the last line counts
 	@scripts/setup test
+	@scripts/fuzz 60
 	@mkdir -p .cache
 	@go build -o .cache/testsum ./internal/testsum
 	@CGO_ENABLED=1 exec .cache/testsum -race ./...
+
+# SECONDS is shared out among the targets: make fuzz SECONDS=3600.
+fuzz: ## fuzz everything that parses, ten minutes altogether
+	@scripts/fuzz $(or $(SECONDS),600)
 
 test-chaos: ## the failure tests in their long form: some hundred thousand jobs, an hour
 	@scripts/setup test

@@ -71,6 +71,7 @@ type Agent struct {
 type counts struct {
 	takenOver, leasesLost, lateResults atomic.Int64
 	applied, rejected                  atomic.Int64 // registry files
+	unfitInputs, unfitOutputs          atomic.Int64 // documents that did not fit their schemas
 }
 
 // New checks the options; it starts nothing and connects to nothing.
@@ -141,6 +142,10 @@ func (a *Agent) halted() bool {
 func (a *Agent) Run(ctx context.Context) error {
 	first, err := a.connect(ctx, forUpkeep)
 	if err != nil {
+		return jobs.RefusedByPooler(err, a.conn)
+	}
+	if err := jobs.CheckOwnSession(ctx, first); err != nil {
+		first.Close(context.WithoutCancel(ctx))
 		return err
 	}
 	a.sweep()
@@ -150,6 +155,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		first.Close(context.WithoutCancel(ctx))
 		return err
 	}
+	a.tellRunners(a.config())
 	a.vitals.connected(forHeartbeats)
 	a.vitals.renew(asked)
 	a.log.Info("agent started", "name", a.opt.Name, "slots", a.opt.Slots, "types", a.opt.types(), "lease", a.opt.Lease)

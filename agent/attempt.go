@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/specql/specql-ops/jobs"
+	"github.com/specql/specql-ops/registry"
 	"github.com/specql/specql-ops/runners"
 )
 
@@ -35,7 +36,7 @@ func (a *Agent) run(at *attempt) {
 	var result runners.Result
 	if err == nil {
 		task.Log = a.logs.begin(at)
-		result, err = a.call(ctx, task)
+		result, err = a.call(ctx, at.config, task)
 		a.logs.end(at)
 	}
 	took := time.Since(began)
@@ -102,7 +103,7 @@ func (a *Agent) resolve(at *attempt) (runners.Call, error) {
 }
 
 // call runs the job, a panic of the runner being a failure like any other.
-func (a *Agent) call(ctx context.Context, task runners.Call) (result runners.Result, err error) {
+func (a *Agent) call(ctx context.Context, config *registry.Config, task runners.Call) (result runners.Result, err error) {
 	service := task.Service
 	defer func() {
 		if p := recover(); p != nil {
@@ -113,7 +114,7 @@ func (a *Agent) call(ctx context.Context, task runners.Call) (result runners.Res
 			err = fmt.Errorf("timed out after %s: %w", task.Timeout, err)
 		}
 	}()
-	result, err = a.runners[service.ExecutionType].Run(ctx, task)
+	result, err = a.runChecked(ctx, config, task)
 	output, unstorable := storable(result.Output)
 	if result.Output = output; err == nil && unstorable != nil {
 		err = &runners.FinalError{Err: unstorable}

@@ -27,6 +27,8 @@ type Stats struct {
 	TakenOver   int64 // jobs of agents whose lease ran out, by this agent
 	LateResults int64 // results that no longer counted
 
+	UnfitInputs, UnfitOutputs int64 // documents that did not fit their schemas
+
 	Registry  *registry.Config // the snapshot that claims follow
 	AppliedAt time.Time        // when it was
 	Rejected  string           // why the file on disk is not applied; empty: it is
@@ -108,6 +110,7 @@ func (a *Agent) Stats() Stats {
 	s := Stats{Name: a.opt.Name, Version: a.opt.Version, Types: a.opt.types(), Lease: a.opt.Lease, Slots: a.opt.Slots,
 		Totals: a.ledger.allTotals(), Closed: a.ledger.closedLanes(time.Now()), Exchanges: a.exchanges.read(),
 		LeasesLost: a.counts.leasesLost.Load(), TakenOver: a.counts.takenOver.Load(), LateResults: a.counts.lateResults.Load(),
+		UnfitInputs: a.counts.unfitInputs.Load(), UnfitOutputs: a.counts.unfitOutputs.Load(),
 		Reloads: Reloads{Applied: a.counts.applied.Load(), Rejected: a.counts.rejected.Load()}}
 	s.Running, s.Unrecorded = a.ledger.state()
 	s.Connected, s.Reconnects = a.connections()

@@ -18,6 +18,7 @@ func (a *Agent) follow(config *registry.Config) {
 	defer a.following.Unlock()
 	config = config.FallBack(a.fallbacks)
 	a.ledger.apply(config, a.cannot(config))
+	a.tellRunners(config)
 }
 
 // obeySwitches reads which services operators switched, where any may have

@@ -63,11 +63,11 @@ func startService() *service {
 
 func (s *service) close() { s.server.Close() }
 
-// entry is the service in a registry.
-func (s *service) entry() string {
+// httpEntry is the service in a registry.
+func httpEntry(url string) string {
 	return fmt.Sprintf(`{ name: noop, type: bench, category: bench, runner_config: { base_url: %q },
 		security_policy: { allowed_networks: ["127.0.0.0/8"] },
-		operations: [{ name: run, input_schema: {}, output_schema: {} }] }`, s.server.URL)
+		operations: [{ name: run, input_schema: {}, output_schema: {} }] }`, url)
 }
 
 // httpDrain measures the agent as agentDrain does. Each job must have been one
@@ -78,7 +78,7 @@ func (l *lab) httpDrain(ctx context.Context, queue template, s *service, n, slot
 		defer runner.Close()
 		calls := newTally(n)
 		s.calls.Store(calls)
-		took, err := agentRuns(ctx, url, slots, calls, []string{s.entry()}, runner)
+		took, err := agentRuns(ctx, url, slots, calls, []string{httpEntry(s.server.URL)}, runner)
 		if made := calls.count.Load(); err == nil && made != int64(n) {
 			err = fmt.Errorf("%d jobs made %d requests", n, made)
 		}
@@ -100,7 +100,7 @@ func (s *service) bareClient(ctx context.Context, n, slots int) (figures, error)
 	for range slots {
 		group.Go(func() {
 			for next.Add(1) <= int64(n) {
-				if err := s.post(ctx, client); err != nil {
+				if err := post(ctx, client, s.server.URL); err != nil {
 					errs <- err
 					return
 				}
@@ -117,8 +117,9 @@ func (s *service) bareClient(ctx context.Context, n, slots int) (figures, error)
 	}
 }
 
-func (s *service) post(ctx context.Context, client *http.Client) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, s.server.URL+"/run", bytes.NewReader([]byte(`{"n": 1}`)))
+// post is one request of a bare client.
+func post(ctx context.Context, client *http.Client, url string) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/run", bytes.NewReader([]byte(`{"n": 1}`)))
 	if err != nil {
 		return err
 	}

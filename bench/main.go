@@ -22,6 +22,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/specql/specql-ops/runners/shell"
 )
 
 // benchmark is a group of figures that can be measured alone.
@@ -34,10 +36,13 @@ type benchmark struct {
 var benchmarks = []benchmark{
 	{"throughput", "no-op jobs drained from a backlog: agent, bare loop, River", throughput, false},
 	{"http", "the same with the http runner, against bare loop and bare client together", throughHTTP, false},
+	{"httpcall", "CPU of a request through the http runner, against a bare client", httpCalls, false},
 	{"latency", "commit to start of single jobs, agent idle", latency, false},
 	{"arrivals", "commit to start at 1,000 jobs a second, arriving steadily", arrivals, false},
 	{"growth", "the agent beside finished rows, jobs that may not run and an old snapshot", growth, false},
 	{"console", "what the console's pages ask, beside finished rows", console, false},
+	{"shell", "a shell job's start to result at full isolation, against os/exec", startOfShellJobs, false},
+	{"docker", "single docker jobs, in containers started ahead and made for them", containers, false},
 	{"idle", "queries, CPU and memory of both programs without work", idle, false},
 	{"migrate", "what an application notices of the migration, beside bare index builds and the obvious way", migrate, true},
 }
@@ -58,9 +63,15 @@ type sizes struct {
 	migrateRows int           // of the table that is migrated
 	variants    string        // keys of variants
 	fillFor     time.Duration // 0: to its end
+	containers  int           // docker jobs of a measurement
 }
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == serveArgument {
+		serve()
+		return
+	}
+	shell.ShimMain()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, os.Args[1:]); err != nil {
@@ -127,6 +138,7 @@ func parse(args []string) ([]benchmark, sizes, error) {
 	set.IntVar(&s.migrateRows, "migrate-rows", 5_000_000, "jobs of the table that is migrated")
 	set.StringVar(&s.variants, "variants", "early,newer", "the tables that the migration starts from")
 	set.DurationVar(&s.fillFor, "fill-for", 0, "watch the migration's back-fill for so long only (0: to its end)")
+	set.IntVar(&s.containers, "containers", 15, "docker jobs of a measurement")
 	full := set.Bool("full", false, "a grown table of 5,000,000 finished rows too; it takes some minutes to make")
 	set.Usage = func() { help(set) }
 	if err := set.Parse(args); err != nil {

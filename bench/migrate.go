@@ -121,7 +121,7 @@ func (l *lab) ours(ctx context.Context, db *database, f figures) error {
 		if p.State == migrations.Done {
 			l.note("  %6.2f s  %s", p.Elapsed.Seconds(), p.Step)
 		}
-		if strings.HasPrefix(p.Step, "fill duration_seconds") && p.State == migrations.Running {
+		if strings.HasPrefix(p.Step, "fill duration_seconds of finished jobs") && p.State == migrations.Running {
 			if filling.IsZero() {
 				filling = time.Now()
 				waitsOf(ctx).phase("fill ")
@@ -140,7 +140,7 @@ func (l *lab) ours(ctx context.Context, db *database, f figures) error {
 	f["total"] = filling.Sub(began).Seconds()
 	f["fill"] = time.Since(filling).Seconds()
 	var filled float64
-	err = db.conn.QueryRow(ctx, "SELECT rows_filled::float8 FROM jobs.tb_schema_fill").Scan(&filled)
+	err = db.conn.QueryRow(ctx, "SELECT coalesce(sum(rows_filled), 0)::float8 FROM jobs.tb_schema_fill").Scan(&filled)
 	f["filled"] = filled
 	return err
 }

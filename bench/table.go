@@ -115,8 +115,8 @@ func (r row) cells() []string {
 // The units that figures are shown in.
 
 func plain(v float64) string        { return fmt.Sprintf("%.2f", v) }
-func milliseconds(v float64) string { return fmt.Sprintf("%.2f ms", v*1000) }
 func microseconds(v float64) string { return fmt.Sprintf("%.1f µs", v*1e6) }
+func milliseconds(v float64) string { return fmt.Sprintf("%.2f ms", v*1000) }
 func mebibytes(v float64) string    { return fmt.Sprintf("%.1f MiB", v) }
 func percent(v float64) string      { return fmt.Sprintf("%.2f %%", v) }
 

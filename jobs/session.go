@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // PoolerError says that a connection pooler hands each transaction to another
@@ -16,8 +18,18 @@ type PoolerError struct {
 }
 
 func (e *PoolerError) Error() string {
-	return fmt.Sprintf("%s is a connection pooler in transaction mode, and this needs a session of its own "+
-		"(advisory locks, LISTEN, settings): connect to PostgreSQL itself, or to a pool with pool_mode = session", e.Address)
+	return fmt.Sprintf("%s is a connection pooler that keeps no session for this connection (transaction mode), and this needs one "+
+		"(LISTEN, advisory locks, settings): connect to PostgreSQL itself", e.Address)
+}
+
+// RefusedByPooler turns a pooler's refusal of a session's settings, which comes
+// when one connects, into a *PoolerError; other errors come back as they are.
+func RefusedByPooler(err error, config *pgx.ConnConfig) error {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && pg.Code == "08P01" && strings.Contains(pg.Message, "unsupported startup parameter") {
+		return &PoolerError{Address: fmt.Sprintf("%s:%d", config.Host, config.Port)}
+	}
+	return err
 }
 
 // ThroughPooler tells whether a pooler stands before the server, of whatever

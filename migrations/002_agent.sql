@@ -193,10 +193,14 @@ $$;
 -- What a wake-up says is the place in the lanes' order from which jobs may have
 -- come to wait, in microseconds since 1970: agents look from there and not at
 -- what they have dealt with. All rows of a transaction say the same, so that
--- PostgreSQL sends it once.
+-- PostgreSQL sends it once. Transactions that notify commit one after the other,
+-- each waiting for the disk, so nobody is woken where no agent lives; one that
+-- comes looks through all lanes first.
 CREATE OR REPLACE FUNCTION jobs.wake_agents() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    PERFORM pg_notify('specql_jobs', (extract(epoch FROM now()) * 1000000)::bigint::text);
+    IF EXISTS (SELECT FROM jobs.tb_agent WHERE lease_expires_at > now()) THEN
+        PERFORM pg_notify('specql_jobs', (extract(epoch FROM now()) * 1000000)::bigint::text);
+    END IF;
     RETURN NULL;
 END $$;
 
@@ -207,8 +211,10 @@ CREATE OR REPLACE FUNCTION jobs.wake_agents_for() RETURNS trigger LANGUAGE plpgs
 DECLARE
     place timestamptz := coalesce(NEW.requeued_at, NEW.created_at);
 BEGIN
-    PERFORM pg_notify('specql_jobs', CASE WHEN isfinite(place)
-        THEN (floor(extract(epoch FROM place)) * 1000000)::bigint::text ELSE '' END);
+    IF EXISTS (SELECT FROM jobs.tb_agent WHERE lease_expires_at > now()) THEN
+        PERFORM pg_notify('specql_jobs', CASE WHEN isfinite(place)
+            THEN (floor(extract(epoch FROM place)) * 1000000)::bigint::text ELSE '' END);
+    END IF;
     RETURN NULL;
 END $$;
 

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/specql/specql-ops/internal/appschema"
@@ -101,7 +102,7 @@ func TestValidateTellsMissingDifferentAndInvalid(t *testing.T) {
 	for name, state := range want {
 		t.Errorf("%s was not found %s", name, state)
 	}
-	if report.OK() || report.Count(OK)+len(report.Faults()) != len(report.Findings) {
+	if report.OK() || report.Count(OK)+report.Count(Extra)+len(report.Faults()) != len(report.Findings) {
 		t.Error("the report's sums do not add up")
 	}
 }
@@ -113,5 +114,50 @@ func TestValidateOfAnEmptyDatabaseFindsAllMissing(t *testing.T) {
 	}
 	if n := report.Count(Missing); n == 0 || n != len(report.Findings) {
 		t.Errorf("%d of %d missing", n, len(report.Findings))
+	}
+}
+
+func TestValidateTellsWhatIsExtraAndWhichRowsBreakTheContract(t *testing.T) {
+	url := httpOnly(t)
+	apply(t, url, Options{})
+	conn := connect(t, url)
+	run1(t, conn, "CREATE TABLE jobs.tb_of_mine (a integer)")
+	report, err := Validate(t.Context(), conn)
+	if err != nil || !report.OK() {
+		t.Fatalf("extra objects are a fault: %+v, %v", report.Faults(), err)
+	}
+	extra := map[string]bool{}
+	for _, f := range report.Findings {
+		if f.State == Extra {
+			extra[f.Name] = true
+		}
+	}
+	if len(extra) != 2 || !extra["jobs.tb_of_mine"] || !extra["jobs.tb_of_mine.a"] {
+		t.Errorf("extra: %v", extra)
+	}
+	for _, sql := range []string{
+		"ALTER TABLE jobs.tb_job_run DROP CONSTRAINT tb_job_run_execution_type_check",
+		"INSERT INTO jobs.tb_job_run (identifier, service_name, operation, execution_type) VALUES ('magic', 'a', 'b', 'magic')",
+		"UPDATE jobs.tb_job_run SET duration_seconds = NULL WHERE identifier = 'old-5'",
+		"UPDATE jobs.tb_job_run SET duration_seconds = -1 WHERE identifier = 'old-10'",
+		"INSERT INTO jobs.tb_job_run (identifier, service_name, operation) VALUES ('nameless', '', 'b')",
+		`INSERT INTO jobs.tb_job_run (identifier, service_name, operation, resource_usage) VALUES ('text', 'a', 'b', '{"memory_mb": "12"}')`,
+		`INSERT INTO jobs.tb_job_run (identifier, service_name, operation, runner_config) VALUES ('list', 'a', 'b', '[]')`,
+		"INSERT INTO jobs.tb_job_run (identifier, service_name, operation, status) VALUES ('ghost', 'a', 'b', 'running')",
+	} {
+		run1(t, conn, sql)
+	}
+	if report, err = Validate(t.Context(), conn); err != nil || report.OK() {
+		t.Fatalf("%+v, %v", report, err)
+	}
+	var examples []string
+	for _, r := range report.Rows {
+		if r.Rows != 1 {
+			t.Errorf("%d rows: %s", r.Rows, r.Rule)
+		}
+		examples = append(examples, r.Example)
+	}
+	if got, want := strings.Join(examples, " "), "magic old-5 old-10 nameless text list ghost"; got != want {
+		t.Errorf("broken: %s, want %s", got, want)
 	}
 }

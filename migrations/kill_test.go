@@ -85,8 +85,11 @@ func TestKilledAtEveryStepItIsFinishedByTheNextRun(t *testing.T) {
 				}
 			}
 			conn := connect(t, url)
-			if s, err := Look(t.Context(), conn); err != nil || s.State != Interrupted && s.State != Finished {
-				t.Errorf("status %+v, %v", s, err)
+			for s := (Status{State: AtWork}); s.State != Interrupted; { // the server notices within a second
+				var err error
+				if s, err = Look(t.Context(), conn); err != nil || s.State != AtWork && s.State != Interrupted {
+					t.Fatalf("status %+v, %v", s, err)
+				}
 			}
 			apply(t, url, Options{})
 			migrated(t, url)

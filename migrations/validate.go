@@ -31,22 +31,23 @@ type Finding struct {
 	Want  string `json:"want"` // definition; for a view its columns, for a function its result
 	Have  string `json:"have"` // the same as found; empty when missing
 
-	Migration int `json:"migration"` // version
+	Migration int `json:"migration"` // version; 0 for what is extra
 }
 
 // Report is what Validate finds, in the order kind, name of the catalog.
 type Report struct {
-	Findings []Finding `json:"findings"`
+	Findings []Finding  `json:"findings"`
+	Rows     []RowFault `json:"rows"` // empty: no row breaks the contract
 }
 
-// OK tells whether every object is as it should be.
-func (r Report) OK() bool { return len(r.Faults()) == 0 }
+// OK tells whether every object is as it should be, and every row too.
+func (r Report) OK() bool { return len(r.Faults()) == 0 && len(r.Rows) == 0 }
 
-// Faults are the findings that are not OK.
+// Faults are the findings that are neither OK nor merely extra.
 func (r Report) Faults() []Finding {
 	var faults []Finding
 	for _, f := range r.Findings {
-		if f.State != OK {
+		if f.State != OK && f.State != Extra {
 			faults = append(faults, f)
 		}
 	}
@@ -88,15 +89,38 @@ var expected = sync.OnceValue(func() []expectation {
 	return all
 })
 
-// Validate compares the database with what all migrations make. It changes
-// nothing; what else is in schema jobs is left out. The caller must not be in
-// a transaction.
+// Validate compares the database with what all migrations make, and changes
+// nothing. What else is in schema jobs is told as extra, which is no fault: it
+// may be the application's. Rows are looked at where their columns are as they
+// should be, in one scan of the jobs table. The caller must not be in a
+// transaction.
 func Validate(ctx context.Context, conn *pgx.Conn) (Report, error) {
 	found, err := catalog(ctx, conn)
 	if err != nil {
 		return Report{}, err
 	}
-	return compare(expected(), found), nil
+	report := compare(expected(), found)
+	report.Findings = append(report.Findings, extras(found)...)
+	report.Rows, err = brokenRows(ctx, conn, found)
+	return report, err
+}
+
+// extras are what no migration makes.
+func extras(found []object) []Finding {
+	known := map[key]bool{}
+	for _, w := range expected() {
+		known[w.key()] = true
+		if o, ok := namesake(w, found); ok {
+			known[o.key()] = true
+		}
+	}
+	var all []Finding
+	for _, o := range found {
+		if !known[o.key()] {
+			all = append(all, Finding{Kind: o.Kind, Name: o.Name, State: Extra, Have: o.Definition})
+		}
+	}
+	return all
 }
 
 func compare(want []expectation, found []object) Report {

@@ -52,11 +52,31 @@ func Connect(ctx context.Context, url, program string) (*pgxpool.Pool, error) {
 	if err != nil {
 		return nil, explainFor(target, err)
 	}
-	if err := pool.Ping(ctx); err != nil {
+	pooled, err := throughPooler(ctx, pool)
+	if err != nil {
 		pool.Close()
 		return nil, explainFor(target, err)
 	}
+	if !pooled {
+		return pool, nil
+	}
+	// A statement that was prepared in one session of the server is unknown to
+	// the next one that a pooler hands out.
+	pool.Close()
+	cfg.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
+	if pool, err = pgxpool.NewWithConfig(ctx, cfg); err != nil {
+		return nil, explainFor(target, err)
+	}
 	return pool, nil
+}
+
+func throughPooler(ctx context.Context, pool *pgxpool.Pool) (bool, error) {
+	conn, err := pool.Acquire(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer conn.Release()
+	return jobs.ThroughPooler(ctx, conn.Conn())
 }
 
 // describe names a database for an operator; never with its password.

@@ -147,3 +147,19 @@ func ownSession(ctx context.Context, db *pgxpool.Pool, f func(conn *pgx.Conn) er
 	}
 	return Explain(err)
 }
+
+// CreateRoles makes the roles of agents, operators and viewers and gives each
+// exactly what it needs.
+func CreateRoles(ctx context.Context, db *pgxpool.Pool) error {
+	return ownSession(ctx, db, func(conn *pgx.Conn) error { return migrations.CreateRoles(ctx, conn) })
+}
+
+// CheckPermissions says which privileges the three roles and the present
+// connection have and lack.
+func CheckPermissions(ctx context.Context, db *pgxpool.Pool) (p migrations.Permissions, err error) {
+	err = ownSession(ctx, db, func(conn *pgx.Conn) error {
+		p, err = migrations.CheckPermissions(ctx, conn)
+		return err
+	})
+	return p, err
+}

@@ -35,6 +35,7 @@ type walkFacts struct {
 	document  string
 	config    *registry.Config // the newest version's; nil: none can be read
 	faults    registry.Diagnostics
+	patterns  []registry.Finding // deprecated and risky ones
 	lanes     map[string]jobs.LaneSwitch
 	switches  map[jobs.ExecutionType]jobs.Switch
 	day       *figures // of the last 24 hours
@@ -213,6 +214,7 @@ func (f *walkFacts) readRegistry(ctx context.Context, conn *pgx.Conn) (err error
 		if err := conn.QueryRow(ctx, `SELECT document FROM jobs.tb_registry_version WHERE id = $1`, v.ID).Scan(&f.document); err != nil {
 			return err
 		}
+		f.patterns, _ = registry.FindPatterns(v.File, []byte(f.document)) // what cannot be read is among the faults
 		f.config = registry.Sketch(v.File, []byte(f.document), v.Environment)
 		// Values of variables are the agents' affair: here each counts as set.
 		_, f.faults = registry.Parse(v.File, []byte(f.document), registry.Options{Env: v.Environment,

@@ -180,6 +180,11 @@ func patternEvidence(f *walkFacts) []Evidence {
 	if all == nil {
 		all = []Evidence{ok("nothing to warn of in the applied registry")}
 	}
+	for _, p := range f.patterns {
+		e := note("%s:%d:%d: %s", p.File, p.Line, p.Column, p.Message).with("- "+p.Before, "+ "+p.After)
+		e.OK = false
+		all = append(all, e)
+	}
 	return all
 }
 

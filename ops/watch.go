@@ -31,13 +31,15 @@ func Watch(ctx context.Context, pool *pgxpool.Pool) <-chan struct{} {
 	go func() {
 		for ctx.Err() == nil {
 			conn, err := pgx.ConnectConfig(ctx, pool.Config().ConnConfig)
-			if err == nil {
+			if err == nil && jobs.CheckOwnSession(ctx, conn) == nil { // else nothing is ever heard
 				jobs.Listen(ctx, conn, tell, func(jobs.Signal) {
 					select {
 					case heard <- struct{}{}:
 					default:
 					}
 				})
+			}
+			if err == nil {
 				conn.Close(context.WithoutCancel(ctx))
 			}
 			tell()

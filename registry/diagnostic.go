@@ -201,8 +201,12 @@ type report struct {
 	list  Diagnostics
 	seen  map[diagKey]struct{}
 
-	partial bool // some of the file could not be read
+	partial    bool        // some of the file could not be read
+	duplicates []duplicate // keys that stand twice in a mapping
 }
+
+// duplicate is a key that stands twice.
+type duplicate struct{ first, again kid }
 
 // diagKey makes a fault appear once although a merged overlay and its base
 // are both looked at.

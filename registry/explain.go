@@ -184,5 +184,6 @@ var faultExplanations = []Explanation{
 	{CodeHostLimit, "a limit is more than this host has",
 		"A job that asks for more processors or memory than the host has never gets them. It is a warning, since\n" +
 			"agents may run on other hosts.",
-		"security_policy: { resource_limits: { cpu_cores: 4000 } }\n", "security_policy: { resource_limits: { cpu_cores: 0.5 } }\n"},
+		"execution_type: docker\nrunner_config: { image: \"python:3.12\" }\nsecurity_policy: { resource_limits: { cpu_cores: 4000 } }\n",
+		"execution_type: docker\nrunner_config: { image: \"python:3.12\" }\nsecurity_policy: { resource_limits: { cpu_cores: 0.5 } }\n"},
 }

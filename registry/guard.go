@@ -121,6 +121,10 @@ func syntaxFaultOf(err error) *syntaxFault {
 		fault.help = "check the indentation of this line and the next, and quote a value that holds \": \""
 	case strings.Contains(m, "could not find end character"):
 		fault.help = "close the quote"
+	case strings.Contains(m, "sequence end token"):
+		fault.help = "close the list: [a, b]"
+	case strings.Contains(m, "flow map content"), strings.Contains(m, "flow mapping end token"):
+		fault.help = "close the braces: { key: value }"
 	case strings.Contains(m, "must be specified"):
 		fault.help = "close the bracket before the next key"
 	case strings.Contains(m, "non-map value is specified"), strings.Contains(m, "unexpected key name"),
@@ -128,4 +132,18 @@ func syntaxFaultOf(err error) *syntaxFault {
 		fault.help = "check the indentation, and that each key is followed by a colon and a space"
 	}
 	return fault
+}
+
+// explain words a fault by the line that it stands in, where that shows what
+// has happened.
+func (f *syntaxFault) explain(line string) {
+	trimmed := strings.TrimSpace(line)
+	switch {
+	case strings.HasPrefix(line, "<<<<<<<"), strings.HasPrefix(line, "======="), strings.HasPrefix(line, ">>>>>>>"):
+		f.message, f.help = "a merge conflict is left in the file", "choose one of the two sides and remove the lines with <<<<<<<, ======= and >>>>>>>"
+	case strings.Contains(line, "{{"):
+		f.help = "this looks like a template: give the file that it makes, or quote a value that begins with {"
+	case strings.HasPrefix(trimmed, "- *."), strings.Contains(line, "[*."), strings.Contains(line, ": *."):
+		f.help = "a value that begins with * is an alias in YAML: quote it, \"*.example.com\""
+	}
 }

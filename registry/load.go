@@ -10,6 +10,7 @@ import (
 	"os"
 	"reflect"
 	"strings"
+	"sync"
 	"unicode"
 
 	"github.com/specql/specql-ops/jobs"
@@ -102,7 +103,7 @@ func (e *FileError) Unwrap() []error {
 // error or a diagnostic of that severity. The error is about reading alone
 // and is a *FileError.
 func Load(path string, opt Options) (*Config, Diagnostics, error) {
-	data, err := readFile(path)
+	data, err := ReadFile(path)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -110,7 +111,8 @@ func Load(path string, opt Options) (*Config, Diagnostics, error) {
 	return config, diags, nil
 }
 
-func readFile(path string) ([]byte, error) {
+// ReadFile reads a registry's text, with Load's bounds and errors.
+func ReadFile(path string) ([]byte, error) {
 	fail := func(kind, cause error) ([]byte, error) {
 		return nil, &FileError{Path: path, Kind: kind, Cause: cause}
 	}
@@ -202,7 +204,7 @@ func build(root *node, opt Options, vars *variables, rep *report) *Config {
 	}
 
 	d.expand = true
-	config := &Config{Env: opt.Env, secrets: d.secrets, byName: make(map[string]*Service, len(services))}
+	config := &Config{Env: opt.Env, secrets: d.secrets, schemas: &sync.Map{}, byName: make(map[string]*Service, len(services))}
 	check := newChecker(rep, opt, vars)
 	list := make([]Service, len(services))
 	lines := make(map[string]int32, len(services))

@@ -226,6 +226,7 @@ func joinParts(parts []*part, line int32, rep *report) (*node, bool) {
 	services.measure()
 	root.measure()
 	for _, p := range parts {
+		rep.duplicates = append(rep.duplicates, p.rep.duplicates...)
 		for _, d := range p.rep.list {
 			rep.add(d.Severity, d.Code, int32(d.Line), int32(d.Column), d.Message, d.Suggestion)
 		}

@@ -541,16 +541,7 @@ func BenchmarkParseTenThousandServices(b *testing.B) {
 }
 
 func FuzzParse(f *testing.F) {
-	for _, pattern := range []string{"testdata/*/*.yaml", "../examples/registry/*.yaml"} {
-		files, _ := filepath.Glob(pattern)
-		for _, file := range files {
-			data, err := os.ReadFile(file)
-			if err != nil {
-				f.Fatal(err)
-			}
-			f.Add(data, "production")
-		}
-	}
+	corpus(f, func(data []byte) { f.Add(data, "production") })
 	f.Add([]byte("services:\n- *a\n- &a {<<: [*a]}\n? b\n: !!str 1\n"), "")
 	f.Fuzz(func(t *testing.T, data []byte, env string) {
 		if len(data) > 64<<10 {

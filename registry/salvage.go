@@ -16,7 +16,10 @@ var topLevelKey = regexp.MustCompile(`^[A-Za-z_][\w.-]*:(\s|$)`)
 // when that is nothing. The faults that it finds take the place of fault,
 // which may have come of an earlier one.
 func salvage(data []byte, rep *report, fault *syntaxFault) *node {
-	report := func(f *syntaxFault) { rep.add(Error, CodeSyntax, f.line, f.col, f.message, f.help) }
+	report := func(f *syntaxFault) {
+		f.explain(rep.lines.line(int(f.line)))
+		rep.add(Error, CodeSyntax, f.line, f.col, f.message, f.help)
+	}
 	data = plainLines(data)
 	from, begin, ok := servicesLine(data)
 	if checkText(data) != nil || !ok || bytes.HasPrefix(data, []byte("---")) || bytes.Contains(data, []byte("\n---")) {

@@ -1,6 +1,9 @@
 package registry
 
-import "strings"
+import (
+	"strings"
+	"sync"
+)
 
 // Sketch reads a registry's text for comparing versions that were kept without
 // their secrets. Variables stay as they stand in the text, nothing is checked,
@@ -17,7 +20,7 @@ func Sketch(name string, text []byte, env string) *Config {
 		return nil
 	}
 	d := &decoder{rep: rep, expand: true, verbatim: true, secrets: map[string]struct{}{}}
-	config := &Config{File: name, Env: env, Hash: hashOf(text, env), byName: map[string]*Service{}, source: text}
+	config := &Config{File: name, Env: env, Hash: hashOf(text, env), byName: map[string]*Service{}, source: text, schemas: &sync.Map{}}
 	for _, n := range top.merged(top.choose(env, rep), d) {
 		s := &Service{}
 		d.service(n, s)

@@ -349,6 +349,7 @@ func (c *converter) mapping(n ast.Node, values []*ast.MappingValueNode, depth in
 			c.rep.add(Error, CodeDuplicateKey, kline, kcol,
 				fmt.Sprintf("the key %q stands twice in this mapping, first in line %d", clip(key), out.kids[first].line),
 				"keep one of them")
+			c.rep.duplicates = append(c.rep.duplicates, duplicate{out.kids[first], kid{key, kline, kcol, value}})
 			continue
 		}
 		out.kids = append(out.kids, kid{key, kline, kcol, value})

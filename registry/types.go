@@ -22,7 +22,7 @@ type Config struct {
 	tree    []*node             // the services' nodes, where Options.Origins asked for them
 	source  []byte              // the file as it was read, for Redacted; no copy
 	files   secretFiles         // that the secrets came from
-	schemas sync.Map            // *Operation → *operationSchemas, see Check
+	schemas *sync.Map           // *Operation → *operationSchemas, see Check
 }
 
 // Service finds a service by name, regardless of case.
@@ -130,7 +130,7 @@ type AuthConfig struct {
 	UsernameEnvVar string `yaml:"username_env_var"` // basic
 	PasswordEnvVar string `yaml:"password_env_var"` // basic
 	APIKeyEnvVar   string `yaml:"api_key_env_var"`  // api_key
-	HeaderName     string `yaml:"header_name"`      // api_key; X-API-Key when both are empty
+	HeaderName     string `yaml:"header_name"`      // api_key; X-API-Key when this and query_name are empty
 	QueryName      string `yaml:"query_name"`       // api_key: a parameter of the query instead of a header
 
 	// oauth2: client credentials (RFC 6749, section 4.4)

@@ -158,7 +158,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 
 // look reads the file and returns its state when it is not the last one.
 func (w *Watcher) look() *Event {
-	data, err := readFile(w.path)
+	data, err := ReadFile(w.path)
 	if err != nil {
 		if state := "error: " + err.Error(); state != w.state {
 			w.state = state

@@ -57,6 +57,7 @@ var (
 	leasesLost       = describe("leases_lost_total", "How often the agent's lease ran out: its jobs were given to others.")
 	takenOver        = describe("jobs_taken_over_total", "Jobs that this agent took over from agents whose lease ran out.")
 	lateResults      = describe("late_results_total", "Results that did not count: their job was cancelled or taken over.")
+	schemaMisfits    = describe("schema_misfits_total", "Inputs and outputs that did not fit their operation's schema.", "document")
 	databaseUp       = describe("database_connected", "1 when all connections for it stand: queue, heartbeats, wake-ups.", "for")
 	reconnects       = describe("database_reconnects_total", "Database connections that were lost.")
 	exchangeDuration = describe("exchange_seconds", "Round trips with the queue: results recorded and jobs claimed.")
@@ -66,7 +67,7 @@ var (
 
 var figuresDescs = []*prometheus.Desc{jobsTotal, deadLetters, violations, jobDuration, jobWait, jobCPU, jobMemory, jobPeak,
 	slots, running, unrecorded, agentInfo, agentState, agentReady, registryInfo, reloadSuccess, reloadTimestamp,
-	registryReloads, leasesLost, takenOver, lateResults, databaseUp, reconnects, exchangeDuration, exchangeResults, exchangeClaims}
+	registryReloads, leasesLost, takenOver, lateResults, schemaMisfits, databaseUp, reconnects, exchangeDuration, exchangeResults, exchangeClaims}
 
 // The buckets are some of jobs.Histogram's, so that their counts are exact:
 // its first bound times powers of two.
@@ -112,6 +113,8 @@ func (f figures) Collect(out chan<- prometheus.Metric) {
 	w.counter(leasesLost, float64(s.LeasesLost))
 	w.counter(takenOver, float64(s.TakenOver))
 	w.counter(lateResults, float64(s.LateResults))
+	w.counter(schemaMisfits, float64(s.UnfitInputs), "input")
+	w.counter(schemaMisfits, float64(s.UnfitOutputs), "output")
 	for what, stands := range s.Connected {
 		w.gauge(databaseUp, oneIf(stands), what)
 	}

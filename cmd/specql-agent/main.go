@@ -24,6 +24,8 @@ import (
 	"github.com/specql/specql-ops/ops"
 	"github.com/specql/specql-ops/registry"
 	"github.com/specql/specql-ops/runners"
+	"github.com/specql/specql-ops/runners/docker"
+	"github.com/specql/specql-ops/runners/docker/waiter"
 	"github.com/specql/specql-ops/runners/httpapi"
 	"github.com/specql/specql-ops/runners/shell"
 )
@@ -47,6 +49,7 @@ func (e *exitError) Unwrap() error { return e.err }
 
 func main() {
 	shell.ShimMain()
+	waiter.Main()
 	if err := command().ExecuteContext(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, "specql-agent:", strings.TrimSpace(err.Error()))
 		status := exitUsage
@@ -60,7 +63,7 @@ func main() {
 type flags struct {
 	registry, env, databaseURL, name, logFormat, logLevel, listen string
 	types                                                         []string
-	slots                                                         int
+	slots, dockerAhead                                            int
 	lease, drain, retention                                       time.Duration
 	pprof                                                         bool
 }
@@ -88,11 +91,12 @@ func command() *cobra.Command {
 	v.StringVar(&f.env, "env", env("ENV", ""), "environment whose overlay is merged: development, staging, production …")
 	v.StringVar(&f.databaseURL, "database-url", "", "PostgreSQL; else SPECQL_DATABASE_URL, DATABASE_URL, PG* variables")
 	v.StringVar(&f.name, "name", env("NAME", ""), "the agent's name on screens (default: the host's)")
-	v.StringSliceVar(&f.types, "types", strings.Split(env("TYPES", "http,shell"), ","), "execution types to take")
+	v.StringSliceVar(&f.types, "types", strings.Split(env("TYPES", "http,shell,docker"), ","), "execution types to take")
 	v.IntVar(&f.slots, "slots", envInt("SLOTS", 100), "jobs at once")
 	v.DurationVar(&f.lease, "lease", envDuration("LEASE", 15*time.Second), "without a heartbeat for so long the jobs are taken over")
 	v.DurationVar(&f.drain, "drain-timeout", envDuration("DRAIN_TIMEOUT", 30*time.Second), "running jobs get so long when the agent stops")
 	v.DurationVar(&f.retention, "retention", envDuration("RETENTION", 0), "delete jobs so long after they ended, such as 720h; at least 1h, 0 keeps them")
+	v.IntVar(&f.dockerAhead, "docker-ahead-mb", envInt("DOCKER_AHEAD_MB", 256), "memory for containers that are started ahead of jobs, in MiB; 0 starts none")
 	v.StringVar(&f.logFormat, "log-format", env("LOG_FORMAT", "text"), "text or json")
 	v.StringVar(&f.logLevel, "log-level", env("LOG_LEVEL", "info"), "debug, info, warn or error")
 	v.StringVar(&f.listen, "listen", env("LISTEN", "127.0.0.1:9464"), "metrics and probes over HTTP, to whoever reaches the address; off for none")
@@ -124,13 +128,13 @@ func run(ctx context.Context, f flags) error {
 	if err := checkDatabase(ctx, url); err != nil {
 		return &exitError{exitDatabase, err}
 	}
-	taken, isolation, closeAll, err := makeRunners(f.types, log)
+	taken, isolation, abilities, closeAll, err := makeRunners(f, log)
 	if err != nil {
 		return err
 	}
 	defer closeAll()
 	a, err := agent.New(agent.Options{DatabaseURL: url, Config: config, Runners: taken, Name: f.name,
-		Version: version.Short(), Isolation: isolation, Slots: f.slots, Lease: f.lease, Drain: f.drain, Retention: f.retention, Log: log, Tracer: tracing.Tracer()})
+		Version: version.Short(), Isolation: isolation, Abilities: abilities, Slots: f.slots, Lease: f.lease, Drain: f.drain, Retention: f.retention, Log: log, Tracer: tracing.Tracer()})
 	if err != nil {
 		return &exitError{exitUsage, err}
 	}
@@ -200,55 +204,47 @@ func checkDatabase(ctx context.Context, url string) error {
 	return ops.CheckMigrated(ctx, pool)
 }
 
-func makeRunners(types []string, log *slog.Logger) (made []runners.Runner, isolation string, closeAll func(), err error) {
+func makeRunners(f flags, log *slog.Logger) (made []runners.Runner, isolation string, abilities agent.Abilities, closeAll func(), err error) {
 	var closers []func()
+	abilities = agent.Abilities{}
 	closeAll = func() {
 		for _, c := range slices.Backward(closers) {
 			c()
 		}
 	}
-	for _, word := range types {
+	for _, word := range f.types {
 		t, err := jobs.ParseExecutionType(word)
 		if err != nil {
-			return nil, "", closeAll, &exitError{exitUsage, fmt.Errorf("--types: %w", err)}
+			return nil, "", nil, closeAll, &exitError{exitUsage, fmt.Errorf("--types: %w", err)}
 		}
 		switch t {
 		case jobs.HTTP:
 			r := httpapi.New(httpapi.Options{Version: version.Short(), Log: log})
 			closers = append(closers, r.Close)
 			made = append(made, r)
+			abilities[t] = examine(examineHTTP)
 		case jobs.Shell:
-			r, err := shell.New(shell.Options{Log: log})
+			r, err := shell.New(shell.Options{Log: log, Hide: agentFiles(f.registry, os.Getenv)})
 			if err != nil {
-				return nil, "", closeAll, &exitError{exitConfig, err}
+				return nil, "", nil, closeAll, &exitError{exitConfig, err}
 			}
 			closers = append(closers, func() { r.Close() })
 			made = append(made, r)
 			isolation = r.Host().Isolation
+			abilities[t] = r.Checks()
+		case jobs.Docker:
+			r, err := docker.New(docker.Options{Log: log, Agent: f.name, AheadMB: f.dockerAhead})
+			if err != nil {
+				return nil, "", nil, closeAll, &exitError{exitConfig, err}
+			}
+			closers = append(closers, func() { r.Close() })
+			made = append(made, r)
+			abilities[t] = examine(docker.Examine)
 		default:
-			return nil, "", closeAll, &exitError{exitUsage, fmt.Errorf("--types: this version runs http and shell, not %s", t)}
+			return nil, "", nil, closeAll, &exitError{exitUsage, fmt.Errorf("--types: this version runs http, shell and docker, not %s", t)}
 		}
 	}
-	return made, isolation, closeAll, nil
-}
-
-func doctor() *cobra.Command {
-	return &cobra.Command{
-		Use:   "doctor",
-		Short: "Say what this host can run, at which isolation, and what to change to get more",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			h := shell.Probe()
-			w := cmd.OutOrStdout()
-			fmt.Fprintf(w, "http        ready\nshell       isolation %s\n", h.Isolation)
-			fmt.Fprintf(w, "  namespaces  %s\n  landlock    ABI %d\n  seccomp     %t\n  cgroup      %s %v\n",
-				cmp.Or(h.Namespaces, "none"), h.Landlock, h.Seccomp, h.Cgroup, h.Controllers)
-			for _, lack := range h.Lacks {
-				fmt.Fprintf(w, "  lacks       %s\n", lack)
-			}
-			return nil
-		},
-	}
+	return made, isolation, abilities, closeAll, nil
 }
 
 func logger(format, word string) (*telemetry.Level, *slog.Logger, error) {

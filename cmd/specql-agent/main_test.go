@@ -27,6 +27,7 @@ import (
 
 	"github.com/specql/specql-ops/internal/devdb/devdbtest"
 	"github.com/specql/specql-ops/migrations/migrationstest"
+	"github.com/specql/specql-ops/runners/docker/waiter"
 	"github.com/specql/specql-ops/runners/shell"
 )
 
@@ -35,6 +36,7 @@ const runsAgent = "SPECQL_TEST_RUNS_AGENT"
 // The tests start the program itself, which is this binary.
 func TestMain(m *testing.M) {
 	shell.ShimMain()
+	waiter.Main()
 	if os.Getenv(runsAgent) != "" {
 		main()
 		return

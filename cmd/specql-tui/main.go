@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/specql/specql-ops/runners/docker/waiter"
 	"github.com/specql/specql-ops/runners/shell"
 )
 
@@ -15,6 +16,7 @@ func main() {
 	// demo runs an agent in this process, whose sandboxed jobs start as
 	// copies of it.
 	shell.ShimMain()
+	waiter.Main()
 	os.Exit(run(os.Args[1:]))
 }
 

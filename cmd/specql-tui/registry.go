@@ -18,8 +18,8 @@ const versionHelp = "VERSION is latest, previous (the one before it, of the same
 	"with 4 when it stands for no version or for several, and names those that there are."
 
 func registryCommand(c *common) *cobra.Command {
-	cmd := group("registry", "See which registries agents applied, and what changed", "history, show or diff")
-	cmd.AddCommand(registryHistory(c), registryShow(c), registryDiff(c))
+	cmd := group("registry", "See which registries agents applied, what changed, and what a file comes to", "history, show, diff, render or schema")
+	cmd.AddCommand(registryHistory(c), registryShow(c), registryDiff(c), registryRender(c), registrySchema())
 	return cmd
 }
 

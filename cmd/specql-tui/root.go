@@ -79,15 +79,10 @@ func newRoot() *cobra.Command {
 			"--output json, and ends with 0 when all is fine, 1 when it found something, 2 for wrong usage or a\n" +
 			"file that does not exist, 3 for unreadable YAML, 4 for an invalid configuration, schema or name,\n" +
 			"5 when the database is unreachable or does not permit it.",
-		Version:       version.String(),
-		SilenceUsage:  true,
-		SilenceErrors: true,
-		PersistentPreRunE: func(*cobra.Command, []string) error {
-			if c.output != "text" && c.output != "json" {
-				return usageError("--output %q is unknown: use text or json", c.output)
-			}
-			return nil
-		},
+		Version:           version.String(),
+		SilenceUsage:      true,
+		SilenceErrors:     true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return checkOutput(cmd, c.output) },
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if c.json() || !term.IsTerminal(os.Stdin.Fd()) || !term.IsTerminal(os.Stdout.Fd()) {
 				return usageError("the console needs a terminal: run it in one, or use a command such as queue-status, " +
@@ -115,8 +110,8 @@ func newRoot() *cobra.Command {
 		"PostgreSQL, such as postgres://user@host/db (else SPECQL_DATABASE_URL, DATABASE_URL, then PG* and ~/.pgpass)")
 	root.PersistentFlags().StringVar(&c.output, "output", "text", "text or json")
 	root.Flags().BoolVar(&readOnly, "read-only", false, "open the console without its actions")
-	root.AddCommand(migrateSchema(c), validateSchema(c), validateConfig(c), migrateWalk(c), executionTypes(c), services(c),
-		rollback(c), emergencyStop(c), resume(c), queueStatus(c),
+	root.AddCommand(migrateSchema(c), validateSchema(c), checkPermissions(c), validateConfig(c), migrationCheck(c),
+		explainCommand(c), migrateWalk(c), executionTypes(c), services(c), rollback(c), emergencyStop(c), resume(c), queueStatus(c),
 		agents(c), jobsCommand(c), registryCommand(c), demoCommand(c))
 	return root
 }

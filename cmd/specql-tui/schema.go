@@ -26,7 +26,7 @@ func (c *common) session(ctx context.Context, f func(db *pgxpool.Pool) error) er
 }
 
 func migrateSchema(c *common) *cobra.Command {
-	var dryRun, printSQL, watch bool
+	var dryRun, printSQL, watch, createRoles bool
 	var opts ops.MigrationOptions
 	var typed string
 	cmd := &cobra.Command{
@@ -35,8 +35,9 @@ func migrateSchema(c *common) *cobra.Command {
 		Long: "Adds what is missing and nothing else; it may be run again at any time, also after an interruption,\n" +
 			"and after psql -f migrations/001_multi_execution.sql. Of two at once one works and the other watches.\n" +
 			"--down returns to the application's own schema. With --output json it prints an event a line.",
-		Example: "  specql-tui migrate-schema --dry-run\n  specql-tui migrate-schema\n  specql-tui migrate-schema --watch",
-		Args:    usage(cobra.NoArgs),
+		Example: "  specql-tui migrate-schema --dry-run\n  specql-tui migrate-schema\n  specql-tui migrate-schema --watch\n" +
+			"  specql-tui migrate-schema --create-roles",
+		Args: usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			all := migrations.List()
 			newest := all[len(all)-1].Version
@@ -48,13 +49,21 @@ func migrateSchema(c *common) *cobra.Command {
 				return usageError("--typed-jobs %q is unknown: use keep, cancel or delete", typed)
 			case typed != "" && !opts.Down:
 				return usageError("--typed-jobs has a meaning with --down only")
+			case createRoles && (opts.Down || watch):
+				return usageError("--create-roles goes with neither --down nor --watch")
 			}
 			out := cmd.OutOrStdout()
-			if printSQL {
+			switch {
+			case printSQL && createRoles:
+				_, err := io.WriteString(out, migrations.RolesSQL())
+				return err
+			case printSQL:
 				return printMigrations(out, opts.To, opts.Down)
 			}
 			return c.session(cmd.Context(), func(db *pgxpool.Pool) error {
 				switch {
+				case createRoles:
+					return createTheRoles(cmd.Context(), out, c, db, dryRun)
 				case watch:
 					return watchMigration(cmd.Context(), out, c, db)
 				case dryRun:
@@ -68,6 +77,7 @@ func migrateSchema(c *common) *cobra.Command {
 	cmd.Flags().BoolVar(&opts.Down, "down", false, "take the migrations back; the jobs stay")
 	cmd.Flags().BoolVar(&printSQL, "print-sql", false, "print the SQL and connect to nothing")
 	cmd.Flags().BoolVar(&watch, "watch", false, "follow a migration that runs elsewhere; leaving does nothing to it")
+	cmd.Flags().BoolVar(&createRoles, "create-roles", false, "make the roles of agents, operators and viewers, with what each needs")
 	cmd.Flags().IntVar(&opts.To, "to", 0, "end at this version (default: the newest; with --down the application's own schema)")
 	cmd.Flags().StringVar(&typed, "typed-jobs", "", "with --down, jobs of other types than http: keep, cancel or delete (default: refuse while there are any)")
 	return cmd

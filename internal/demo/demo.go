@@ -1,6 +1,6 @@
 // Package demo shows the product at work on this machine alone: a private
 // PostgreSQL with an HTTP-only application's jobs, a local HTTP service, the
-// example scripts, the migration, an agent, and jobs that keep coming. It
+// example scripts, a container's image where a Docker engine answers, the migration, an agent, and jobs that keep coming. It
 // leaves nothing behind and touches nothing of the host's.
 package demo
 
@@ -25,6 +25,7 @@ import (
 	"github.com/specql/specql-ops/migrations"
 	"github.com/specql/specql-ops/registry"
 	"github.com/specql/specql-ops/runners"
+	"github.com/specql/specql-ops/runners/docker"
 	"github.com/specql/specql-ops/runners/httpapi"
 	"github.com/specql/specql-ops/runners/shell"
 )
@@ -106,7 +107,14 @@ func Run(ctx context.Context, opt Options) (result Result, err error) {
 		return result, err
 	}
 	defer service.stop()
-	agentDone, stopAgent, err := startAgent(ctx, opt, url, service.url)
+	image, err := buildImage(ctx)
+	if err != nil {
+		say("no docker jobs: %v", err)
+	} else {
+		say("image %s, built from examples/containers/predictor", image.tag)
+		defer image.remove()
+	}
+	agentDone, stopAgent, err := startAgent(ctx, opt, url, service.url, image)
 	if err != nil {
 		return result, err
 	}
@@ -119,7 +127,7 @@ func Run(ctx context.Context, opt Options) (result Result, err error) {
 	feeding, stopFeed := context.WithCancel(ctx)
 	defer stopFeed()
 	fed := make(chan error, 1)
-	go func() { fed <- feed(feeding, pool) }()
+	go func() { fed <- feed(feeding, pool, image != nil) }()
 	if !opt.Headless {
 		err := opt.Console(ctx, url)
 		stopFeed()
@@ -159,12 +167,15 @@ func migrate(ctx context.Context, url string) (Migration, error) {
 
 // startAgent unpacks the examples and runs an agent on them in this process.
 // What it logs goes to a file beside the registry, not over the console.
-func startAgent(ctx context.Context, opt Options, url, serviceURL string) (done <-chan error, stop func() error, err error) {
+func startAgent(ctx context.Context, opt Options, url, serviceURL string, image *image) (done <-chan error, stop func() error, err error) {
 	dir, err := unpack()
 	if err != nil {
 		return nil, nil, err
 	}
 	vars := map[string]string{"SPECQL_DEMO_URL": serviceURL, "SPECQL_DEMO_SCRIPTS": filepath.Join(dir, "scripts")}
+	if image != nil {
+		vars["SPECQL_DEMO_IMAGE"] = image.tag
+	}
 	read := registry.Options{LookupEnv: func(name string) (string, bool) { v, ok := vars[name]; return v, ok }}
 	file := filepath.Join(dir, "registry", "service_registry.yaml")
 	config, diags, err := registry.Load(file, read)
@@ -187,8 +198,19 @@ func startAgent(ctx context.Context, opt Options, url, serviceURL string) (done 
 		return nil, nil, err
 	}
 	web := httpapi.New(httpapi.Options{LookupEnv: read.LookupEnv, Version: version.Short(), Log: log})
+	taken := []runners.Runner{web, sh}
+	closeAll := func() { web.Close(); sh.Close() }
+	if image != nil {
+		containers, err := docker.New(docker.Options{Log: log, Agent: "demo", AheadMB: 128})
+		if err != nil {
+			os.RemoveAll(dir)
+			return nil, nil, err
+		}
+		taken = append(taken, containers)
+		closeAll = func() { web.Close(); sh.Close(); containers.Close() }
+	}
 	a, err := agent.New(agent.Options{DatabaseURL: url, Config: config, Name: "demo", Version: version.Short(),
-		Runners: []runners.Runner{web, sh}, Isolation: sh.Host().Isolation, Slots: 50,
+		Runners: taken, Isolation: sh.Host().Isolation, Slots: 50,
 		RetryBase: 200 * time.Millisecond, Drain: 10 * time.Second, Log: log})
 	if err != nil {
 		os.RemoveAll(dir)
@@ -202,8 +224,7 @@ func startAgent(ctx context.Context, opt Options, url, serviceURL string) (done 
 	stop = func() error {
 		cancel()
 		err := <-ended
-		web.Close()
-		sh.Close()
+		closeAll()
 		logFile.Close()
 		os.RemoveAll(dir)
 		return err

@@ -10,11 +10,14 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/specql/specql-ops/runners/docker"
+	"github.com/specql/specql-ops/runners/docker/waiter"
 	"github.com/specql/specql-ops/runners/shell"
 )
 
 func TestMain(m *testing.M) {
 	shell.ShimMain() // the demo's agent starts shell jobs by this program
+	waiter.Main()
 	os.Exit(m.Run())
 }
 
@@ -34,6 +37,9 @@ func TestHeadlessDemoLosesNothingAndReportsBothTypes(t *testing.T) {
 	}
 	if result.Types["shell"].Completed == 0 || result.Types["shell"].P50 <= 0 {
 		t.Errorf("shell: %+v", result.Types["shell"])
+	}
+	if docker.Examine(ctx)[0].OK && (result.Types["docker"].Completed == 0 || result.Types["docker"].Failed > 0 || result.Types["docker"].P50 <= 0) {
+		t.Errorf("docker: %+v", result.Types["docker"])
 	}
 	if len(result.Migration.Applied) == 0 || result.Migration.Seconds <= 0 {
 		t.Errorf("migration: %+v", result.Migration)

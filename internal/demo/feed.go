@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -57,11 +58,19 @@ var mix = []kind{
 	}},
 }
 
+// inContainers are jobs of the predictor, where a Docker engine answers.
+var inContainers = kind{4, "predictor", "predict", func(n int) map[string]any {
+	return map[string]any{"model_version": "2", "orders": []int{100 + n%50, 120 + n%70, 135 + n%30, 160 + n%90}}
+}}
+
 // feed queues jobs as the application does, some forty a second with bursts,
 // until ctx ends.
-func feed(ctx context.Context, pool *pgxpool.Pool) error {
-	total := 0
-	for _, k := range mix {
+func feed(ctx context.Context, pool *pgxpool.Pool, containers bool) error {
+	kinds, total := mix, 0
+	if containers {
+		kinds = append(slices.Clone(mix), inContainers)
+	}
+	for _, k := range kinds {
 		total += k.weight
 	}
 	for n := 1; ; n++ {
@@ -72,7 +81,7 @@ func feed(ctx context.Context, pool *pgxpool.Pool) error {
 		case <-time.After(pause):
 		}
 		for range 1 + rand.IntN(7) {
-			k := pick(total)
+			k := pick(kinds, total)
 			_, err := pool.Exec(context.WithoutCancel(ctx), appschema.Insert, "order-"+jobs.NewID().String(), k.service, k.operation,
 				k.input(rand.IntN(100_000)), jobs.NewID(), jobs.NewID(), fmt.Sprintf("req-%d", n), "order", fmt.Sprint(n))
 			if err != nil {
@@ -82,14 +91,14 @@ func feed(ctx context.Context, pool *pgxpool.Pool) error {
 	}
 }
 
-func pick(total int) kind {
+func pick(kinds []kind, total int) kind {
 	at := rand.IntN(total)
-	for _, k := range mix {
+	for _, k := range kinds {
 		if at -= k.weight; at < 0 {
 			return k
 		}
 	}
-	return mix[0]
+	return kinds[0]
 }
 
 // waitEmpty waits until no job waits, runs or is due for a retry.

@@ -10,7 +10,8 @@ import (
 )
 
 // service is the application's HTTP side: a payment and a notification
-// service that take their time and fail now and then, as real ones do.
+// service that take their time, and fail or ask to wait now and then, as real
+// ones do.
 type service struct {
 	url    string
 	server *http.Server
@@ -24,8 +25,13 @@ func startService() (*service, error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /payments/charges", func(w http.ResponseWriter, r *http.Request) {
 		busy(30*time.Millisecond, 25*time.Millisecond)
-		if rand.IntN(100) < 4 {
+		switch n := rand.IntN(100); {
+		case n < 4:
 			http.Error(w, "the bank does not answer", http.StatusServiceUnavailable)
+			return
+		case n < 7:
+			w.Header().Set("Retry-After", "1")
+			http.Error(w, "too many charges, come again in a second", http.StatusTooManyRequests)
 			return
 		}
 		answer(w, map[string]any{"id": fmt.Sprintf("ch_%08x", rand.Uint32()), "status": "paid"})

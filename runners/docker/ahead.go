@@ -3,6 +3,7 @@ package docker
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -85,7 +86,6 @@ func (p *pool) take(a *attempt) *box {
 		return nil // the engine says it better
 	}
 	w := p.match(a)
-	p.tend()
 	if w == nil {
 		return nil
 	}
@@ -95,7 +95,6 @@ func (p *pool) take(a *attempt) *box {
 		b.spent, _ = b.group.cpu()
 		b.group.forget()
 	}
-	p.rename(a, b)
 	return b
 }
 
@@ -148,22 +147,49 @@ func (p *pool) match(a *attempt) *waiting {
 	return nil
 }
 
-// rename gives a container the name that a job's has, without being waited
-// for. Labels cannot be changed any more.
-func (p *pool) rename(a *attempt, b *box) {
-	name := fmt.Sprintf("specql-%s-%d-%s", a.call.Job.ID, a.call.Job.Attempt, rand.Text()[:6])
-	p.r.mind(name)
-	b.alias = name
-	b.renamed = make(chan struct{})
+// courtesy is how long a job is left alone that has just begun: making the next
+// container, or giving its own another name, would take the processor from a
+// job that may be short.
+const courtesy = 200 * time.Millisecond
+
+// tendSoon tends the pool when the job has ended, or runs for a while. One that
+// does in a container started ahead gives it a name with its id: labels cannot
+// be changed any more.
+func (p *pool) tendSoon(a *attempt, b *box, ended <-chan struct{}) {
+	if p.waiter == nil {
+		return
+	}
+	if a.ahead {
+		b.alias = fmt.Sprintf("specql-%s-%d-%s", a.call.Job.ID, a.call.Job.Attempt, rand.Text()[:6])
+		b.renamed = make(chan struct{})
+		p.r.mind(b.alias)
+	}
 	p.r.side.Go(func() {
-		defer close(b.renamed)
-		ctx, cancel := context.WithTimeout(context.Background(), actTime)
-		defer cancel()
-		_, err := p.r.engine.ContainerRename(ctx, b.id, client.ContainerRenameOptions{NewName: name})
-		if err != nil && !p.r.engine.isGone(err) {
-			p.r.opts.Log.Debug("a container that was started ahead keeps its name", "container", b.name, "error", err)
+		wait := time.NewTimer(courtesy)
+		defer wait.Stop()
+		long := false
+		select {
+		case <-ended:
+		case <-wait.C:
+			long = true
 		}
+		if a.ahead {
+			if long {
+				p.rename(b)
+			}
+			close(b.renamed)
+		}
+		p.tend()
 	})
+}
+
+func (p *pool) rename(b *box) {
+	ctx, cancel := context.WithTimeout(context.Background(), actTime)
+	defer cancel()
+	_, err := p.r.engine.ContainerRename(ctx, b.id, client.ContainerRenameOptions{NewName: b.alias})
+	if err != nil && !p.r.engine.isGone(err) {
+		p.r.opts.Log.Debug("a container that was started ahead keeps its name", "container", b.name, "error", err)
+	}
 }
 
 // tend makes what is wanted and takes away what is not. It waits for nothing.
@@ -182,7 +208,7 @@ func (p *pool) tend() {
 			p.r.discard(s.ready[0].box)
 			s.ready = s.ready[1:]
 		}
-		if want == 0 && s.making == 0 {
+		if len(s.came) == 0 && s.making == 0 {
 			delete(p.services, name)
 			continue
 		}
@@ -248,10 +274,14 @@ func (p *pool) make(s *reserve) {
 	p.making--
 	switch {
 	case err != nil:
-		p.pausedTo = time.Now().Add(10 * time.Second)
+		pause := 10 * time.Second
+		if unfit := (*unfitError)(nil); errors.As(err, &unfit) {
+			pause = 24 * time.Hour
+		}
+		p.pausedTo = time.Now().Add(pause)
 		p.waiter.forget()
 		if p.r.ctx.Err() == nil && !p.r.engine.isGone(err) {
-			p.r.opts.Log.Warn("no container is started ahead for a while", "service", s.service.Name, "error", err)
+			p.r.opts.Log.Warn("no container is started ahead", "for", pause, "service", s.service.Name, "error", err)
 		}
 	case p.closed || p.services[s.service.Name] != s:
 		p.r.discard(w.box)

@@ -133,6 +133,9 @@ func (a *attempt) finish(ctx context.Context, b *box, o *outcome) {
 			return
 		}
 	}
+	if a.ahead && o.exitCode == 0 {
+		return // nothing that it could say would matter
+	}
 	got, err := a.r.engine.ContainerInspect(ctx, b.id, client.ContainerInspectOptions{})
 	switch {
 	case cerrdefs.IsNotFound(err):

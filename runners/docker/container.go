@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -26,8 +27,8 @@ type box struct {
 	began    time.Time // when the job began in it
 
 	// Of a container that was started ahead:
-	alias   string        // its name since it has a job
-	renamed chan struct{} // closed when it has that name
+	alias   string        // its name when its job runs for a while
+	renamed chan struct{} // closed when its name changes no more
 	preface []byte        // what the waiter reads before the job's input
 	spent   time.Duration // processor time before its job
 }
@@ -179,6 +180,9 @@ func (r *Runner) account(f facts) {
 		c.dir = "/" + groupPrefix + strings.ReplaceAll(process(), "/", "_")
 		// A host whose cgroups cannot be written is as good as a remote one.
 		probe, err := c.group("probe")
+		if err == nil && c.unified != "" {
+			err = os.MkdirAll(filepath.Join(c.unified, probe.path), 0o755)
+		}
 		if err != nil {
 			c = nil
 		} else {

@@ -177,7 +177,11 @@ func (r *Runner) Run(ctx context.Context, call runners.Call) (runners.Result, er
 		return runners.Result{Security: a.security()}, a.explain(ctx, err)
 	}
 	defer r.discard(b)
-	return a.result(a.attend(ctx, b))
+	ended := make(chan struct{})
+	r.ahead.tendSoon(a, b, ended)
+	o := a.attend(ctx, b)
+	close(ended)
+	return a.result(o)
 }
 
 // attempt is one call on its way.

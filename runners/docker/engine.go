@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"net/url"
 	"os"
 	"strings"
@@ -69,9 +68,8 @@ func connect(host string) (*engine, error) {
 		if err != nil || u.Hostname() == "" {
 			return nil, fmt.Errorf("DOCKER_HOST %q: write ssh://user@host", host)
 		}
-		options = []client.Opt{client.WithAPIVersionFromEnv(), client.WithHTTPClient(&http.Client{Transport: &http.Transport{
-			MaxIdleConns: 6, IdleConnTimeout: 30 * time.Second,
-		}, CheckRedirect: client.CheckRedirect}), client.WithHost("http://" + client.DummyHost), client.WithDialContext(sshDialer(u)), client.WithUserAgent("specql-agent")}
+		options = []client.Opt{client.WithAPIVersionFromEnv(), client.WithHost("http://" + client.DummyHost),
+			client.WithDialContext(sshDialer(u)), client.WithUserAgent("specql-agent")}
 	}
 	cli, err := client.New(options...)
 	if err != nil {

@@ -25,6 +25,7 @@ import (
 	"github.com/specql/specql-ops/jobs"
 	"github.com/specql/specql-ops/registry"
 	"github.com/specql/specql-ops/runners"
+	"github.com/specql/specql-ops/runners/program"
 )
 
 // testImage holds the helper as /helper and nothing else.
@@ -166,6 +167,10 @@ func runnerOn(t *testing.T, engine *client.Client, opts Options) *Runner {
 		if left := ownContainers(t, engine); len(left) > 0 {
 			t.Errorf("containers left behind: %v", left)
 		}
+		volumes, err := engine.VolumeList(context.Background(), client.VolumeListOptions{Filters: make(client.Filters).Add("label", labelOwner+"="+process())})
+		if err != nil || len(volumes.Items) > 0 {
+			t.Errorf("%d volumes left behind, %v", len(volumes.Items), err)
+		}
 		if c := r.groups; c != nil {
 			for _, mount := range c.all {
 				if _, err := os.Stat(filepath.Join(mount, c.dir)); err == nil {
@@ -268,4 +273,8 @@ func contextWithCancel(t *testing.T) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
 	return ctx, cancel
+}
+
+func newStreams() *program.Streams {
+	return program.NewStreams(program.MaxStdout, program.MaxStderr, nil, nil)
 }

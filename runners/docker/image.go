@@ -223,7 +223,8 @@ func pullError(service, ref string, err error) error {
 	}
 	text := err.Error()
 	final := cerrdefs.IsNotFound(err) || cerrdefs.IsUnauthorized(err) || cerrdefs.IsPermissionDenied(err) ||
-		strings.Contains(text, "manifest unknown") || strings.Contains(text, "unauthorized") || strings.Contains(text, "access denied")
+		strings.Contains(text, "manifest unknown") || strings.Contains(text, "unauthorized") || strings.Contains(text, "access denied") ||
+		strings.Contains(text, "no basic auth credentials")
 	if final {
 		return configErrorf(service, "the image %s cannot be pulled: %s; check its name, runner_config.registry_auth and what the account may read, or load it into the engine", ref, text)
 	}

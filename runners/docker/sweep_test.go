@@ -47,6 +47,14 @@ func playAgent() {
 			<-more
 		}
 	}
+	if orders.AheadMB > 0 {
+		call := newCall("argv")
+		for waitingFor(r, call) == 0 {
+			if _, err := r.Run(context.Background(), again(call)); err != nil {
+				panic(err)
+			}
+		}
+	}
 	fmt.Println(process())
 	select {}
 }
@@ -55,7 +63,18 @@ func playAgent() {
 // owner once they do.
 func doomed(t *testing.T, host string, commands ...[]string) (cmd *exec.Cmd, owner string) {
 	t.Helper()
-	orders, err := json.Marshal(map[string]any{"Host": host, "Commands": commands})
+	return startDoomed(t, map[string]any{"Host": host, "Commands": commands})
+}
+
+// doomedAhead starts one that has a container waiting.
+func doomedAhead(t *testing.T, waiter string) (cmd *exec.Cmd, owner string) {
+	t.Helper()
+	return startDoomed(t, map[string]any{"AheadMB": 128, "Waiter": waiter})
+}
+
+func startDoomed(t *testing.T, order map[string]any) (cmd *exec.Cmd, owner string) {
+	t.Helper()
+	orders, err := json.Marshal(order)
 	if err != nil {
 		t.Fatal(err)
 	}

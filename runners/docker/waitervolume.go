@@ -70,7 +70,7 @@ func (v *waiterVolume) open(f facts) (*os.File, int64, error) {
 		}
 	}
 	if err := runsAnywhere(path, f.arch); err != nil {
-		return nil, 0, fmt.Errorf("%s cannot wait in containers: %w", path, err)
+		return nil, 0, &unfitError{path, err}
 	}
 	file, err := os.Open(path)
 	if err != nil {
@@ -82,6 +82,16 @@ func (v *waiterVolume) open(f facts) (*os.File, int64, error) {
 		return nil, 0, err
 	}
 	return file, info.Size(), nil
+}
+
+// unfitError says that this agent's program can never wait in containers.
+type unfitError struct {
+	path string
+	why  error
+}
+
+func (e *unfitError) Error() string {
+	return fmt.Sprintf("%s cannot wait in containers: %v", e.path, e.why)
 }
 
 // runsAnywhere tells whether a program is static and for the engine's platform.

@@ -62,6 +62,18 @@ func (a *attempt) setHeaders() error {
 	return a.authorize()
 }
 
+// headerCount is about how many headers a request will have: up to eight take
+// a third of the memory of more.
+func (a *attempt) headerCount() int {
+	n := 7 + len(a.call.Service.RunnerConfig.Headers)
+	for _, optional := range [...]string{a.call.Job.CorrelationID, a.call.Job.TenantID, a.call.Service.RunnerConfig.AuthType} {
+		if optional != "" {
+			n++
+		}
+	}
+	return n
+}
+
 // setServiceHeaders adds runner_config.headers. Its values may hold secrets,
 // so errors never show one.
 func (a *attempt) setServiceHeaders() error {

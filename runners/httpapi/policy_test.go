@@ -75,92 +75,102 @@ func (c *canary) untouched(t *testing.T) {
 
 // badURLs name the canary, or a place as bad, in ways that have worked on
 // somebody. PORT is the canary's.
-var badURLs = []string{
-	"http://127.0.0.1:PORT/",
-	"http://127.0.0.2:PORT/",
-	"http://localhost:PORT/",
-	"http://LOCALHOST:PORT/",
-	"http://localhost.:PORT/",
-	"http://sub.localhost:PORT/",
-	"http://[::1]:PORT/",
-	"http://[0:0:0:0:0:0:0:1]:PORT/",
-	"http://[::]:PORT/",
-	"http://0.0.0.0:PORT/",
-	"http://0:PORT/",
-	"http://127.1:PORT/",
-	"http://127.0.1:PORT/",
-	"http://2130706433:PORT/",
-	"http://0x7f000001:PORT/",
-	"http://0x7f.0.0.1:PORT/",
-	"http://0X7F.0.0.1:PORT/",
-	"http://0177.0.0.1:PORT/",
-	"http://017700000001:PORT/",
-	"http://127.0.0.1.:PORT/",
-	"http://127.0.0.0x1:PORT/",
-	"http://[::ffff:127.0.0.1]:PORT/",
-	"http://[::ffff:7f00:1]:PORT/",
-	"http://[::127.0.0.1]:PORT/",
-	"http://[64:ff9b::127.0.0.1]:PORT/",
-	"http://[64:ff9b:1::7f00:1]:PORT/",
-	"http://[2002:7f00:1::]:PORT/",
-	"http://[2001:0:7f00:1::]:PORT/",
-	"http://[fe80::1%25lo]:PORT/",
-	"http://[::1%25lo]:PORT/",
-	"http://[fd00:ec2::254]:PORT/",
-	"http://169.254.169.254/latest/meta-data/",
-	"http://metadata.google.internal/",
-	"http://100.100.100.200/",
-	"http://168.63.129.16/",
-	"http://192.0.0.192/",
-	"http://10.0.0.1/",
-	"http://172.16.0.1/",
-	"http://192.168.0.1/",
-	"http://224.0.0.1/",
-	"http://255.255.255.255/",
-	"http://198.18.0.1/",
-	"http://１２７.0.0.1:PORT/",
-	"http://127。0。0。1:PORT/",
-	"http://ⓛⓞⓒⓐⓛⓗⓞⓢⓣ:PORT/",
-	"http://api.example.com@127.0.0.1:PORT/",
-	"http://user:password@api.example.com/",
-	"http://127.0.0.1:PORT\\@api.example.com/",
-	"http:\\\\127.0.0.1:PORT/",
-	"http://api.example.com\\.127.0.0.1:PORT/",
-	"http://127.0.0.1:PORT#@api.example.com/",
-	"http://127.0.0.1:PORT?@api.example.com/",
-	"http://api.example.com.evil.test/",
-	"http://evilapi.example.com/",
-	"http://evil.test/api.example.com",
-	"http://example.com/",
-	"http://api.example.com:0/",
-	"http://api.example.com:99999/",
-	"http://api..example.com/",
-	"http://api.example.com%00.evil.test/",
-	"http://api.example.com%2f@127.0.0.1:PORT/",
-	"http:127.0.0.1:PORT/",
-	"http:///127.0.0.1:PORT/",
-	"//127.0.0.1:PORT/",
-	"/relative",
-	"127.0.0.1:PORT",
-	"ftp://api.example.com/",
-	"file:///etc/passwd",
-	"gopher://127.0.0.1:PORT/_x",
-	"unix:///var/run/docker.sock",
-	"javascript:alert(1)",
-	" http://127.0.0.1:PORT/",
-	"http://127.0.0.1:PORT/\r\nHost: api.example.com",
+var badURLs = []struct{ trick, url string }{
+	{"loopback", "http://127.0.0.1:PORT/"},
+	{"loopback, another of its addresses", "http://127.0.0.2:PORT/"},
+	{"localhost", "http://localhost:PORT/"},
+	{"localhost in capitals", "http://LOCALHOST:PORT/"},
+	{"localhost with a dot at its end", "http://localhost.:PORT/"},
+	{"a name below localhost", "http://sub.localhost:PORT/"},
+	{"IPv6 loopback", "http://[::1]:PORT/"},
+	{"IPv6 loopback written out", "http://[0:0:0:0:0:0:0:1]:PORT/"},
+	{"IPv6 unspecified", "http://[::]:PORT/"},
+	{"unspecified", "http://0.0.0.0:PORT/"},
+	{"unspecified as one number", "http://0:PORT/"},
+	{"shortened to two parts", "http://127.1:PORT/"},
+	{"shortened to three parts", "http://127.0.1:PORT/"},
+	{"decimal", "http://2130706433:PORT/"},
+	{"hexadecimal", "http://0x7f000001:PORT/"},
+	{"hexadecimal part", "http://0x7f.0.0.1:PORT/"},
+	{"hexadecimal part in capitals", "http://0X7F.0.0.1:PORT/"},
+	{"octal part", "http://0177.0.0.1:PORT/"},
+	{"octal", "http://017700000001:PORT/"},
+	{"address with a dot at its end", "http://127.0.0.1.:PORT/"},
+	{"hexadecimal at its end", "http://127.0.0.0x1:PORT/"},
+	{"IPv4-mapped", "http://[::ffff:127.0.0.1]:PORT/"},
+	{"IPv4-mapped in hexadecimal", "http://[::ffff:7f00:1]:PORT/"},
+	{"IPv4-compatible", "http://[::127.0.0.1]:PORT/"},
+	{"NAT64", "http://[64:ff9b::127.0.0.1]:PORT/"},
+	{"NAT64, local prefix", "http://[64:ff9b:1::7f00:1]:PORT/"},
+	{"6to4", "http://[2002:7f00:1::]:PORT/"},
+	{"Teredo", "http://[2001:0:7f00:1::]:PORT/"},
+	{"link-local with a zone", "http://[fe80::1%25lo]:PORT/"},
+	{"loopback with a zone", "http://[::1%25lo]:PORT/"},
+	{"EC2 metadata over IPv6", "http://[fd00:ec2::254]:PORT/"},
+	{"metadata", "http://169.254.169.254/latest/meta-data/"},
+	{"metadata by name", "http://metadata.google.internal/"},
+	{"Alibaba metadata", "http://100.100.100.200/"},
+	{"Azure wire server", "http://168.63.129.16/"},
+	{"Oracle metadata", "http://192.0.0.192/"},
+	{"private 10/8", "http://10.0.0.1/"},
+	{"private 172.16/12", "http://172.16.0.1/"},
+	{"private 192.168/16", "http://192.168.0.1/"},
+	{"multicast", "http://224.0.0.1/"},
+	{"broadcast", "http://255.255.255.255/"},
+	{"benchmarking range", "http://198.18.0.1/"},
+	{"full-width digits", "http://１２７.0.0.1:PORT/"},
+	{"ideographic dots", "http://127。0。0。1:PORT/"},
+	{"circled letters", "http://ⓛⓞⓒⓐⓛⓗⓞⓢⓣ:PORT/"},
+	{"the permitted host as user name", "http://api.example.com@127.0.0.1:PORT/"},
+	{"user and password", "http://user:password@api.example.com/"},
+	{"backslash before @", "http://127.0.0.1:PORT\\@api.example.com/"},
+	{"backslashes for slashes", "http:\\\\127.0.0.1:PORT/"},
+	{"backslash in the host", "http://api.example.com\\.127.0.0.1:PORT/"},
+	{"fragment before @", "http://127.0.0.1:PORT#@api.example.com/"},
+	{"query before @", "http://127.0.0.1:PORT?@api.example.com/"},
+	{"the permitted name as a prefix", "http://api.example.com.evil.test/"},
+	{"the permitted name as a suffix", "http://evilapi.example.com/"},
+	{"the permitted name in the path", "http://evil.test/api.example.com"},
+	{"the parent of the permitted name", "http://example.com/"},
+	{"port 0", "http://api.example.com:0/"},
+	{"a port that there is not", "http://api.example.com:99999/"},
+	{"an empty label", "http://api..example.com/"},
+	{"NUL in the host", "http://api.example.com%00.evil.test/"},
+	{"an escaped slash before @", "http://api.example.com%2f@127.0.0.1:PORT/"},
+	{"no slashes", "http:127.0.0.1:PORT/"},
+	{"no host", "http:///127.0.0.1:PORT/"},
+	{"no scheme", "//127.0.0.1:PORT/"},
+	{"a path alone", "/relative"},
+	{"host and port alone", "127.0.0.1:PORT"},
+	{"ftp", "ftp://api.example.com/"},
+	{"file", "file:///etc/passwd"},
+	{"gopher", "gopher://127.0.0.1:PORT/_x"},
+	{"a socket", "unix:///var/run/docker.sock"},
+	{"javascript", "javascript:alert(1)"},
+	{"a blank first", " http://127.0.0.1:PORT/"},
+	{"a header in the URL", "http://127.0.0.1:PORT/\r\nHost: api.example.com"},
+	{"punycode look-alike (Cyrillic а)", "http://xn--pi-6kc.example.com/"},
+	{"look-alike letters", "http://аpi.example.com/"},
+	{"site-local", "http://[fec0::1]:PORT/"},
+	{"IPv6 multicast", "http://[ff02::1]:PORT/"},
+	{"carrier-grade NAT", "http://100.64.0.1/"},
+	{"documentation range", "http://192.0.2.1/"},
+	{"soft hyphen", "http://local\u00adhost:PORT/"},
+	{"tab in the host", "http://127.0.0.1\t:PORT/"},
 }
 
 func TestNoRowReachesAnAddressThatTheRegistryDidNotPermit(t *testing.T) {
 	c := newCanary(t)
 	r := newRunner(t, httpapi.Options{})
 	for _, bad := range badURLs {
-		url := strings.ReplaceAll(bad, "PORT", c.port)
+		url := strings.ReplaceAll(bad.url, "PORT", c.port)
 		input, _ := json.Marshal(map[string]any{"endpoint": url, "payload": map[string]any{"a": 1}})
-		policy := refusal(t, r, rowCall(string(input), "api.example.com"))
-		if strings.Contains(policy.Error(), "password@") {
-			t.Errorf("%s: the refusal shows the URL's password: %v", bad, policy)
-		}
+		t.Run(bad.trick, func(t *testing.T) {
+			policy := refusal(t, r, rowCall(string(input), "api.example.com"))
+			if strings.Contains(policy.Error(), "password@") {
+				t.Errorf("%s: the refusal shows the URL's password: %v", bad.url, policy)
+			}
+		})
 	}
 	c.untouched(t)
 }
@@ -175,7 +185,7 @@ func TestNoRedirectReachesAnAddressThatTheRegistryDidNotPermit(t *testing.T) {
 	r := newRunner(t, httpapi.Options{})
 	reached := 0
 	for _, bad := range badURLs {
-		url := strings.ReplaceAll(bad, "PORT", c.port)
+		url := strings.ReplaceAll(bad.url, "PORT", c.port)
 		if strings.HasPrefix(url, "/relative") || strings.ContainsAny(url, "\r\n") {
 			continue // a path on the permitted host; not a header at all
 		}
@@ -185,13 +195,13 @@ func TestNoRedirectReachesAnAddressThatTheRegistryDidNotPermit(t *testing.T) {
 		call.Service.SecurityPolicy.AllowedDomains = []string{server.Listener.Addr().String()}
 		_, err := r.Run(t.Context(), call)
 		if err == nil {
-			t.Errorf("%s: no error", bad)
+			t.Errorf("%s: no error", bad.trick)
 		}
 		if rule, _, ok := runners.Violation(err); ok && rule == "allowed_domains" {
 			reached++
 		}
 		if err != nil && strings.Contains(err.Error(), "password@") {
-			t.Errorf("%s: the refusal shows the URL's password: %v", bad, err)
+			t.Errorf("%s: the refusal shows the URL's password: %v", bad.trick, err)
 		}
 	}
 	if reached < len(badURLs)/2 {
@@ -263,6 +273,36 @@ func TestAPermittedNameDoesNotLeadToASpecialPurposeAddress(t *testing.T) {
 				t.Errorf("refusal = %+v, want one of allowed_networks that names the host", policy)
 			}
 		})
+	}
+	c.untouched(t)
+}
+
+// TestANameThatChangesBetweenLookupAndConnectIsCheckedWhereItLeads: each look-up
+// of the name gives another address, and what is dialled is what was checked.
+func TestANameThatChangesBetweenLookupAndConnectIsCheckedWhereItLeads(t *testing.T) {
+	c := newCanary(t)
+	var lookups atomic.Int64
+	r := newRunner(t, httpapi.Options{Resolver: &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
+		client, server := net.Pipe()
+		addr := "127.0.0.1"
+		if lookups.Add(1) <= 2 { // A and AAAA of the first look-up
+			addr = "240.0.0.1" // nobody is there, and the policy refuses it too
+		}
+		go answerDNS(server, netip.MustParseAddr(addr))
+		return client, nil
+	}}})
+	call := newCall("http://api.example.com:"+c.port, `{}`)
+	call.Operation.Method = "GET"
+	call.Service.SecurityPolicy.AllowedNetworks = []string{"240.0.0.0/8"} // the first answer is granted
+	call.Service.RunnerConfig.RetryConfig.MaxRetries = 3
+	var err error
+	for range 4 {
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		_, err = r.Run(ctx, call)
+		cancel()
+	}
+	if rule, offered, ok := runners.Violation(err); !ok || rule != "allowed_networks" || !strings.Contains(offered, "127.0.0.1") {
+		t.Errorf("after %d look-ups: %v", lookups.Load(), err)
 	}
 	c.untouched(t)
 }

@@ -61,7 +61,7 @@ func (a *attempt) prepare() (err error) {
 	}
 	a.result.Security = map[string]any{"policy": policy}
 
-	a.header = make(http.Header, 14)
+	a.header = make(http.Header, a.headerCount())
 	if a.route.base == nil {
 		err = a.fromRow()
 	} else {

@@ -2,11 +2,13 @@ package httpapi_test
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -267,5 +269,67 @@ func TestCancelEndsTheWaitBetweenTries(t *testing.T) {
 	call.Service.RunnerConfig.RetryConfig.MaxRetries = 5
 	if _, err := newRunner(t, opts).Run(ctx, call); !errors.Is(err, context.Canceled) {
 		t.Errorf("error = %v", err)
+	}
+}
+
+func TestEachTryIsInTheAttemptsLogWithItsTiming(t *testing.T) {
+	private := newAuthority(t)
+	n := 0
+	server := serveTLS(t, private, nil, false, func(w http.ResponseWriter, _ *http.Request) {
+		if n++; n < 3 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			io.WriteString(w, "sk_live_1 is busy")
+		}
+	})
+	roots := x509.NewCertPool()
+	roots.AddCert(private.cert)
+	r := newRunner(t, httpapi.Options{RootCAs: roots, Jitter: func() float64 { return 0.5 }, LookupEnv: env(map[string]string{"TOKEN": "sk_live_1"}),
+		Resolver: resolving("127.0.0.1")})
+	call := newCall(server.URL, `{}`)
+	call.Operation.Method = "GET"
+	call.Service.RunnerConfig.AuthType, call.Service.RunnerConfig.AuthConfig.TokenEnvVar = "bearer", "TOKEN"
+	call.Service.RunnerConfig.RetryConfig.MaxRetries = 3
+	call.Log = runners.NewLog()
+	mustRun(t, r, call)
+	const ms = `[0-9]+\.[0-9]{3} ms`
+	url := regexp.QuoteMeta("GET " + server.URL + "/create_charge: ")
+	at := regexp.QuoteMeta(server.Listener.Addr().String())
+	wantLog(t, call.Log,
+		"try 1 failed: "+url+`the service answered 503 Service Unavailable: \*\*\* is busy; took `+ms+` \(new connection to `+at+`, connect `+ms+`, TLS `+ms+`, first byte `+ms+`\)`,
+		"next try in 250.000 ms",
+		"try 2 failed: .*; took "+ms+` \(connection kept to `+at+`, first byte `+ms+`\)`,
+		"next try in 500.000 ms",
+		"try 3: "+url+"200 OK; took "+ms+` \(connection kept to `+at+`, first byte `+ms+`\)`,
+	)
+
+	// A name is looked up first, and a refused connection has no first byte.
+	gone := newCall("http://api.example.com:1", `{}`)
+	gone.Service.SecurityPolicy.AllowedNetworks = []string{"127.0.0.0/8"}
+	gone.Log = runners.NewLog()
+	if _, err := r.Run(t.Context(), gone); err == nil {
+		t.Fatal("no error")
+	}
+	wantLog(t, gone.Log, `try 1 failed: POST http://api.example.com:1/create_charge: .*refused; took `+ms+` \(no connection, DNS `+ms+`, connect `+ms+`\)`)
+
+	post := newCall(server.URL, `{}`)
+	n = 0
+	post.Service.RunnerConfig.RetryConfig.MaxRetries = 1
+	post.Log = runners.NewLog()
+	if _, err := r.Run(t.Context(), post); err == nil {
+		t.Fatal("no error")
+	}
+	wantLog(t, post.Log, "try 1 failed: .*", "not tried again within this attempt: a POST without an idempotency_key is not safe to repeat")
+}
+
+func wantLog(t *testing.T, log *runners.Log, patterns ...string) {
+	t.Helper()
+	lines, _ := log.Tail()
+	if len(lines) != len(patterns) {
+		t.Fatalf("log = %v", lines)
+	}
+	for i, line := range lines {
+		if !regexp.MustCompile("^" + patterns[i] + "$").MatchString(line.Text) {
+			t.Errorf("line %d = %s\nwant     %s", i+1, line.Text, patterns[i])
+		}
 	}
 }

@@ -319,9 +319,13 @@ func readBody(answer *http.Response, limit int64) (body []byte, over bool, err e
 
 // wholeSize is the size of an answer of which limit bytes and one more were
 // read: what it announced, or what it turns out to be when up to maxCounted
-// more are read and thrown away. Where exact is false there is more.
+// more are read and thrown away. Where exact is false there is more. What comes
+// packed is not read on: little of it can be very much.
 func wholeSize(answer *http.Response, limit int64) (size int64, exact bool) {
-	if answer.ContentLength > limit {
+	switch {
+	case answer.Uncompressed:
+		return limit + 1, false
+	case answer.ContentLength > limit:
 		return answer.ContentLength, true
 	}
 	more, err := io.Copy(io.Discard, io.LimitReader(answer.Body, maxCounted))

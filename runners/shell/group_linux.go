@@ -21,6 +21,9 @@ type group struct {
 	h    *hierarchy
 	name string
 	join []*os.File // the shim enters by writing "0" to each
+
+	directory *os.File   // of version 2
+	later     []*os.File // those of join that are version 1's
 }
 
 const cpuPeriod = 100_000 // microseconds; the kernel's default
@@ -48,6 +51,13 @@ func (h *hierarchy) newGroup(name string, p policy) (g *group, err error) {
 			return g, fmt.Errorf("open cgroup: %w", err)
 		}
 		g.join = append(g.join, f)
+		if root != h.unified {
+			g.later = append(g.later, f)
+			continue
+		}
+		if g.directory, err = os.Open(dir); err != nil {
+			return g, fmt.Errorf("open cgroup: %w", err)
+		}
 	}
 	for _, limit := range g.limits(p) {
 		err := writeFile(g.path(limit.controller, limit.file), limit.value)
@@ -67,10 +77,9 @@ type groupLimit struct {
 // limits are the files for the limits that the policy gives.
 func (g *group) limits(p policy) []groupLimit {
 	var list []groupLimit
-	v2 := func(controller string) bool { return g.h.dirs[controller] == g.h.unified }
 	if p.limits.MemoryMB > 0 && g.has("memory") {
 		bytes := strconv.Itoa(p.limits.MemoryMB << 20)
-		if v2("memory") {
+		if g.v2("memory") {
 			list = append(list, groupLimit{"memory", "memory.max", bytes, false}, groupLimit{"memory", "memory.swap.max", "0", true})
 		} else {
 			list = append(list, groupLimit{"memory", "memory.limit_in_bytes", bytes, false}, groupLimit{"memory", "memory.memsw.limit_in_bytes", bytes, true})
@@ -78,7 +87,7 @@ func (g *group) limits(p policy) []groupLimit {
 	}
 	if p.limits.CPUCores > 0 && g.has("cpu") {
 		quota := max(1000, int(p.limits.CPUCores*cpuPeriod))
-		if v2("cpu") {
+		if g.v2("cpu") {
 			list = append(list, groupLimit{"cpu", "cpu.max", fmt.Sprintf("%d %d", quota, cpuPeriod), false})
 		} else {
 			list = append(list, groupLimit{"cpu", "cpu.cfs_period_us", strconv.Itoa(cpuPeriod), false},
@@ -89,7 +98,7 @@ func (g *group) limits(p policy) []groupLimit {
 		// The shim is in there too: on version 1 with the one thread that
 		// entered, on version 2 with all that a Go program has.
 		allowed := p.maxProcesses + 1
-		if v2("pids") {
+		if g.v2("pids") {
 			allowed = p.maxProcesses + shimThreads
 		}
 		list = append(list, groupLimit{"pids", "pids.max", strconv.Itoa(allowed), false})
@@ -99,6 +108,29 @@ func (g *group) limits(p policy) []groupLimit {
 
 // shimThreads is room for the shim's own threads.
 const shimThreads = 12
+
+// v2 tells whether version 2 has the controller.
+func (g *group) v2(controller string) bool {
+	return g.h.unified != "" && g.h.dirs[controller] == g.h.unified
+}
+
+// joinNow is the version 2 cgroup, as a directory, for a child to be made in;
+// -1 without one. A process enters it more cheaply by its birth than later.
+func (g *group) joinNow() int {
+	if g.directory == nil {
+		return -1
+	}
+	return int(g.directory.Fd())
+}
+
+// joinLater are the files of version 1's cgroups, which a process enters by
+// writing "0" to each.
+func (g *group) joinLater() []*os.File {
+	if g.directory == nil {
+		return g.join
+	}
+	return g.later
+}
 
 func (g *group) has(controller string) bool { return g.h.dirs[controller] != "" }
 
@@ -205,7 +237,11 @@ func (g *group) remove() error {
 	for _, f := range g.join {
 		f.Close()
 	}
-	g.join = nil
+	g.join, g.later = nil, nil
+	if g.directory != nil {
+		g.directory.Close()
+		g.directory = nil
+	}
 	var failed error
 	for _, root := range g.h.roots() {
 		dir := filepath.Join(root, g.name)

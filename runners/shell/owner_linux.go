@@ -1,6 +1,7 @@
 package shell
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -59,7 +60,7 @@ func abandoned(name string) bool {
 
 // removeLeftovers takes away what agents left that were killed: cgroups with
 // whatever still runs in them, and temporary directories.
-func removeLeftovers(h *hierarchy, tempDir string, log *slog.Logger) {
+func removeLeftovers(h *hierarchy, tempDir string, log *slog.Logger) (removed int, failed error) {
 	for _, root := range h.roots() {
 		parent := filepath.Dir(root)
 		for _, name := range entries(parent, groupsPrefix) {
@@ -75,7 +76,10 @@ func removeLeftovers(h *hierarchy, tempDir string, log *slog.Logger) {
 			}
 			if err := unix.Rmdir(dir); err != nil {
 				log.Warn("a cgroup of an agent that was killed could not be removed", "cgroup", dir, "error", err)
+				failed = errors.Join(failed, fmt.Errorf("remove cgroup %s: %w", dir, err))
+				continue
 			}
+			removed++
 		}
 	}
 	for _, name := range entries(tempDir, tempPrefix) {
@@ -89,6 +93,10 @@ func removeLeftovers(h *hierarchy, tempDir string, log *slog.Logger) {
 		}
 		if err := removeTree(path); err != nil {
 			log.Warn("a temporary directory of an agent that was killed could not be removed", "path", path, "error", err)
+			failed = errors.Join(failed, err)
+			continue
 		}
+		removed++
 	}
+	return removed, failed
 }

@@ -36,7 +36,7 @@ func (sys *system) open(r *Runner) error {
 	r.host = hostWith(sys.h, lacks)
 	sys.lender = newLender()
 	sys.hide, sys.block = hiddenPaths(r.opts.Hide)
-	removeLeftovers(sys.h, r.opts.TempDir, r.opts.Log)
+	_, _ = sys.sweep(r)
 	var err error
 	if r.host.Seccomp {
 		var err2 error
@@ -60,6 +60,10 @@ func (sys *system) open(r *Runner) error {
 	r.opts.Log.Debug("shell runner is ready", "isolation", r.host.Isolation, "namespaces", r.host.Namespaces,
 		"cgroup", r.host.Cgroup, "controllers", r.host.Controllers, "landlock", r.host.Landlock, "lacks", r.host.Lacks)
 	return nil
+}
+
+func (sys *system) sweep(r *Runner) (int, error) {
+	return removeLeftovers(sys.h, r.opts.TempDir, r.opts.Log)
 }
 
 func (sys *system) close() {

@@ -35,6 +35,8 @@ func (*system) open(r *Runner) (err error) {
 
 func (*system) close() {}
 
+func (*system) sweep(*Runner) (int, error) { return 0, nil }
+
 // privateTmp is not to be had here: no job has mounts of its own.
 const privateTmp = ""
 

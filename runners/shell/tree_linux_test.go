@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -167,5 +168,14 @@ func BenchmarkJob(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+func BenchmarkBareForkAndExec(b *testing.B) {
+	for b.Loop() {
+		cmd := exec.Command("/usr/bin/true")
+		if _, err := cmd.Output(); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

@@ -1,0 +1,16 @@
+package agent
+
+import (
+	"github.com/specql/specql-ops/registry"
+	"github.com/specql/specql-ops/runners"
+)
+
+// tellRunners tells those runners that keep something per service which
+// registry the next jobs are claimed with.
+func (a *Agent) tellRunners(config *registry.Config) {
+	for _, r := range a.runners {
+		if keeper, ok := r.(runners.Reloader); ok {
+			keeper.Reload(config)
+		}
+	}
+}
