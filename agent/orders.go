@@ -90,6 +90,9 @@ func (a *Agent) publish(ctx context.Context, conn *pgx.Conn) error {
 	if err := jobs.TellCannot(ctx, conn, a.ledger.incarnation(), a.ledger.cannotRun()); err != nil {
 		return err
 	}
+	if err := jobs.TellVariables(ctx, conn, a.ledger.incarnation(), variables(config)); err != nil {
+		return err
+	}
 	if err := jobs.PublishLanes(ctx, conn, config.Hash, laneSettings(config)); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"os"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
@@ -42,4 +43,16 @@ func (a *Agent) obeySwitches(ctx context.Context, conn *pgx.Conn) error {
 	}
 	a.ledger.reopen()
 	return nil
+}
+
+// variables says which of the variables that services' secrets come from are
+// set here.
+func variables(config *registry.Config) map[string]bool {
+	all := map[string]bool{}
+	for _, s := range config.Services {
+		for _, name := range s.Variables() {
+			_, all[name] = os.LookupEnv(name)
+		}
+	}
+	return all
 }

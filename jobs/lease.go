@@ -104,6 +104,17 @@ func TellCannot(ctx context.Context, conn *pgx.Conn, agent ID, cannot map[string
 	return err
 }
 
+// TellVariables writes which environment variables the agent's services name,
+// and whether each is set where it runs; never a value.
+func TellVariables(ctx context.Context, conn *pgx.Conn, agent ID, set map[string]bool) error {
+	raw, err := json.Marshal(set)
+	if err != nil {
+		return err
+	}
+	_, err = conn.Exec(ctx, `UPDATE jobs.tb_agent SET variables = $2::text::jsonb WHERE id = $1 AND variables <> $2::text::jsonb`, agent, string(raw))
+	return err
+}
+
 // One lease covers all jobs of an agent, so that renewing costs one row
 // however many run. The row is not revived once it has run out: others may
 // have taken its jobs. What is due for all agents is answered along with it.

@@ -79,11 +79,11 @@ type stepOf struct {
 func sequence(versions []int, down bool) []stepOf {
 	var first, last []stepOf
 	for _, v := range versions {
-		at := slices.IndexFunc(list(), func(m Migration) bool { return m.Version == v })
-		if at < 0 {
+		i := slices.IndexFunc(list(), func(m Migration) bool { return m.Version == v })
+		if i < 0 {
 			continue // of a newer program
 		}
-		m := list()[at]
+		m := list()[i]
 		steps := m.Steps
 		if down {
 			steps = m.Down

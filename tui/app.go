@@ -14,6 +14,7 @@ import (
 	"github.com/specql/specql-ops/tui/audit"
 	"github.com/specql/specql-ops/tui/jobs"
 	"github.com/specql/specql-ops/tui/live"
+	"github.com/specql/specql-ops/tui/migrate"
 	"github.com/specql/specql-ops/tui/parts"
 	"github.com/specql/specql-ops/tui/services"
 )
@@ -55,6 +56,11 @@ type page interface {
 	Health() parts.Health
 }
 
+// overlayer is a page with dialogs of its own, more than an action's.
+type overlayer interface {
+	Overlay(w, h int) []string // nil: none is open
+}
+
 // copier and exporter are pages that have something to copy or to write.
 type (
 	copier   interface{ Copy() (what, text string) }
@@ -82,6 +88,7 @@ type app struct {
 
 	pages   []entry
 	at      int
+	led     bool // to the page that fits the database
 	help    bool
 	palette *palette
 	dialog  *parts.Dialog
@@ -105,6 +112,7 @@ func newApp(source Source, readOnly string) *app {
 	a.env.Ask = a.ask
 	a.env.Theme = parts.NewTheme(a.dark, a.profile)
 	a.pages = a.allPages()
+	a.at = 1
 	return a
 }
 
@@ -112,6 +120,7 @@ func newApp(source Source, readOnly string) *app {
 func (a *app) allPages() []entry {
 	s := a.source
 	return []entry{
+		{actions.PageMigrate, migrate.New(a.env, s.Migrate)},
 		{actions.PageLive, live.New(a.env, live.Source{Live: s.Live, Plan: s.Plan, Switch: s.Switch, Clock: s.Clock})},
 		{actions.PageJobs, jobs.New(a.env, jobs.Source{List: s.List, Job: s.Job, Filter: s.Filter, Plan: s.PlanJobs, Change: s.ChangeJobs,
 			Operations: s.Operations, Enqueue: s.Enqueue, Follow: s.Follow, Clock: s.Clock})},
@@ -246,6 +255,12 @@ func (a *app) goTo(msg parts.GoMsg) tea.Cmd {
 
 func (a *app) permissions() {
 	v := a.overview.Value
+	// Before the migration there is one page that has something to show.
+	if !a.led && !v.Migrated {
+		a.at = 0
+	}
+	a.led = true
+	a.env.Old, a.env.OldWritable = !v.Migrated, a.readOnly == ""
 	switch {
 	case a.readOnly != "":
 	case v.ReadOnly && v.ReadOnlyReason == "":

@@ -36,6 +36,7 @@ type fake struct {
 	service  ops.ServiceDetail
 	audit    []ops.AuditRow
 	log      []ops.LogChunk
+	walk     ops.Walk
 	switched []string
 	done     []string // what else was changed
 }
@@ -54,7 +55,8 @@ func answer[T any](f *fake, v func() T) (T, error) {
 
 func (f *fake) source() Source {
 	return Source{
-		Clock: func() time.Time { f.mu.Lock(); defer f.mu.Unlock(); return f.now },
+		Migrate: f.walkSource(),
+		Clock:   func() time.Time { f.mu.Lock(); defer f.mu.Unlock(); return f.now },
 		Overview: func(context.Context) (ops.Overview, error) {
 			return answer(f, func() ops.Overview { return f.overview })
 		},
@@ -225,7 +227,7 @@ func row(i int) ops.JobRow {
 }
 
 func newFake() *fake {
-	f := &fake{now: start}
+	f := &fake{now: start, walk: newWalk()}
 	f.overview = ops.Overview{Database: "orders", Server: "db-1.internal", Role: "anna", Migrated: true, AgentsAlive: 3, AgentsRunning: 18,
 		RegistryHashes: []string{"a1b2c3d4e5f6"}, Environments: []string{"production"}, MultiExecution: true, At: start}
 	series := func(k float64) (done, failed, p95 []float64) {

@@ -29,6 +29,9 @@ func (a *app) draw() string {
 	b.WriteByte('\n')
 	b.WriteString(parts.Fit(a.bottom(), a.w))
 	screen := b.String()
+	if own, ok := a.page().(overlayer); ok {
+		screen = parts.Over(a.env.Theme, screen, own.Overlay(a.w, a.h))
+	}
 	switch {
 	case a.dialog != nil:
 		screen = parts.Over(a.env.Theme, screen, a.dialog.View(a.env.Theme, a.w, a.h-2))
@@ -131,34 +134,45 @@ func registryVersion(hashes []string) segment {
 // tabs names the pages, and at the right says how fresh this one is.
 func (a *app) tabs() string {
 	th := a.env.Theme
-	var b strings.Builder
-	b.WriteString(" ")
-	for i, e := range a.pages {
-		if i == a.at {
-			b.WriteString(th.Focus.Render(a.tab(i, e)))
-		} else {
-			b.WriteString(th.Muted.Render(a.tab(i, e)))
-		}
-		b.WriteString(" ")
-	}
-	left := b.String()
 	text, style := a.freshness()
+	left := " "
+	for i, e := range a.pages {
+		look := th.Muted
+		if i == a.at {
+			look = th.Focus
+		}
+		left += look.Render(a.tab(i, e)) + " "
+	}
 	return left + style.Render(parts.FitRight(text, a.w-parts.Width(left)-1)) + " "
 }
 
-// tab is a page's name in the second line; on a narrow screen only the one that
-// is open is named in full.
+// crowded tells whether what the second line says at its right leaves no room
+// for the names of all pages: what is wrong matters more.
+func (a *app) crowded() bool {
+	text, _ := a.freshness()
+	w := 2 + parts.Width(text)
+	for i, e := range a.pages {
+		w += len(a.fullTab(i, e)) + 1
+	}
+	return w > a.w
+}
+
+// tab is a page in the second line; where it is crowded only the one that is
+// open has its name.
 func (a *app) tab(i int, e entry) string {
-	act := actions.Must(e.id)
-	key, name := a.env.Keymap.First(e.id), act.Title
+	if i != a.at && a.crowded() {
+		return " " + a.env.Keymap.First(e.id)
+	}
+	return a.fullTab(i, e)
+}
+
+func (a *app) fullTab(i int, e entry) string {
+	key, name := a.env.Keymap.First(e.id), actions.Must(e.id).Title
 	if key != "" {
 		key += " "
 	}
-	switch {
-	case i == a.at:
+	if i == a.at {
 		return "[" + key + name + "]"
-	case a.w < 76:
-		return " " + key + name[:min(len(name), 4)]
 	}
 	return " " + key + name + " "
 }

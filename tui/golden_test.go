@@ -36,6 +36,12 @@ var screens = []struct {
 	}},
 	{"form", func(c *console) { c.press("3", "n"); c.pass(parts.Grace); c.press("enter"); c.pass(parts.Grace) }},
 	{"dialog", func(c *console) { c.press("t"); c.pass(parts.Grace); c.press("h"); c.pass(parts.Grace) }},
+	{"migrate", func(c *console) { c.press("1") }},
+	{"migrate-service", func(c *console) { c.press("1", "n", "n") }},
+	{"migrate-dialog", func(c *console) {
+		c.press("1", "end", "up", "up", "enter")
+		c.pass(parts.Grace)
+	}},
 	{"help", func(c *console) { c.press("?") }},
 }
 
@@ -103,7 +109,7 @@ func TestAnySizeIsFilledOrSaysWhatIsNeeded(t *testing.T) {
 		for h := 1; h < 70; h += 5 {
 			c := open(t, newFake(), w, h, "")
 			for _, s := range screens {
-				c.press("2", "esc")
+				c.press("esc", "2", "esc")
 				c.pass(time.Second)
 				s.open(c)
 				exact(t, c.app.draw(), w, h)

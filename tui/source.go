@@ -9,6 +9,7 @@ import (
 	"github.com/specql/specql-ops/jobs"
 	"github.com/specql/specql-ops/ops"
 	"github.com/specql/specql-ops/ops/actions"
+	"github.com/specql/specql-ops/tui/migrate"
 )
 
 // Source is everything that the console asks and does. Each function must
@@ -38,6 +39,8 @@ type Source struct {
 	Audit         func(ctx context.Context, before int64, text string, limit int) ([]ops.AuditRow, error)
 
 	Keymap actions.Keymap
+
+	Migrate migrate.Source
 
 	News  <-chan struct{}  // something happened; nil: nobody says so
 	Clock func() time.Time // time.Now but in tests
@@ -116,6 +119,7 @@ func Database(ctx context.Context, pool *pgxpool.Pool, by jobs.By, keymap action
 		Audit: func(ctx context.Context, before int64, text string, limit int) ([]ops.AuditRow, error) {
 			return ops.ListAudit(ctx, pool, before, text, limit)
 		},
-		Clock: time.Now,
+		Migrate: migration(pool, by),
+		Clock:   time.Now,
 	}
 }

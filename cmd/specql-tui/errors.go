@@ -85,7 +85,7 @@ func statusOf(err error) int {
 		return exitDatabase
 	case errors.Is(err, ops.ErrNeedsForce), errors.Is(err, ops.ErrNoTypes), errors.Is(err, ops.ErrAllJobs), errors.Is(err, ops.ErrNoAgents):
 		return exitUsage
-	case isA[*ops.NameError](err), isA[*ops.RegistryRestoreError](err):
+	case isA[*ops.NameError](err), isA[*ops.RegistryRestoreError](err), isA[*ops.UnknownStepError](err):
 		return exitInvalid
 	case isA[*ops.RollbackBusyError](err), errors.Is(err, ops.ErrNoRollback):
 		return exitFound

@@ -111,7 +111,7 @@ func newRoot() *cobra.Command {
 	root.PersistentFlags().StringVar(&c.output, "output", "text", "text or json")
 	root.Flags().BoolVar(&readOnly, "read-only", false, "open the console without its actions")
 	root.AddCommand(migrateSchema(c), validateSchema(c), checkPermissions(c), validateConfig(c), migrationCheck(c),
-		explainCommand(c), executionTypes(c), services(c), rollback(c), emergencyStop(c), resume(c), queueStatus(c),
+		explainCommand(c), migrateWalk(c), executionTypes(c), services(c), rollback(c), emergencyStop(c), resume(c), queueStatus(c),
 		agents(c), jobsCommand(c), registryCommand(c), demoCommand(c))
 	return root
 }

@@ -18,6 +18,13 @@ const (
 	PageAgents   ID = "page.agents"
 	PageAudit    ID = "page.audit"
 
+	MigrateAct    ID = "migrate.act"
+	MigrateWaive  ID = "migrate.waive"
+	MigrateUnsign ID = "migrate.unsign"
+	MigrateNext   ID = "migrate.next"
+	MigrateWhole  ID = "migrate.whole"
+	MigrateBack   ID = "migrate.back"
+
 	LiveSwitch ID = "live.switch"
 	LiveRange  ID = "live.range"
 	LiveNext   ID = "live.next"
@@ -74,6 +81,14 @@ var all = []Action{
 	{ID: PageServices, Place: Everywhere, Keys: []string{"4"}, Title: "Services", Does: "Go to the page Services", Quiet: true},
 	{ID: PageAgents, Place: Everywhere, Keys: []string{"7"}, Title: "Agents", Does: "Go to the page Agents", Quiet: true, Command: "agents"},
 	{ID: PageAudit, Place: Everywhere, Keys: []string{"8"}, Title: "Audit", Does: "Go to the page Audit", Quiet: true},
+
+	// What may be changed before the migration depends on the step: the page says.
+	{ID: MigrateAct, Place: Migrate, Keys: []string{"enter"}, Title: "do it", Does: "Do what the step under the cursor asks for, after its plan", Command: "migrate"},
+	{ID: MigrateWaive, Place: Migrate, Keys: []string{"w"}, Title: "waive", Does: "Go on without the step, with a name and a note", Changes: true, Command: "migrate waive"},
+	{ID: MigrateUnsign, Place: Migrate, Keys: []string{"x"}, Title: "take back", Does: "Take a signature back: the evidence decides again", Changes: true, Command: "migrate unsign"},
+	{ID: MigrateNext, Place: Migrate, Keys: []string{"n"}, Title: "next open step", Does: "Move the cursor to the next step that can be done", Moves: true},
+	{ID: MigrateWhole, Place: Migrate, Keys: []string{"tab"}, Title: "step in full", Does: "On a narrow screen, show the step in place of the list, or the list again", Moves: true, Quiet: true},
+	{ID: MigrateBack, Place: Migrate, Keys: []string{"esc"}, Title: "list", Does: "Go back to the list", Moves: true, Quiet: true},
 
 	{ID: LiveOpen, Place: Live, Keys: []string{"enter"}, Title: "jobs", Does: "Open the jobs behind the figures under the cursor"},
 	{ID: LiveRange, Place: Live, Keys: []string{"h"}, Title: "range", Does: "Look back on 15 minutes, 1, 6 or 24 hours"},

@@ -23,6 +23,10 @@ type Env struct {
 	Paused   bool      // no feed refreshes by itself
 	ReadOnly string    // why nothing may be changed; empty: it may
 
+	// Old tells that the schema is not migrated; OldWritable, that it may be
+	// migrated from here, which is all that can be done then.
+	Old, OldWritable bool
+
 	// Listening tells that the database says when something happens, and News
 	// when it last did: while it says nothing and nothing runs, feeds may rest.
 	Listening bool
