@@ -133,7 +133,9 @@ func TestWithoutATokenTheServiceIsNotAsked(t *testing.T) {
 		asked  int64
 	}{
 		{"wrong secret", nil, func(c *runners.Call) { c.Service.RunnerConfig.AuthConfig.ClientSecretEnvVar = "WRONG" }, "401: invalid_client who?; check client_id_env_var", false, 2},
-		{"down", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "s3cr3t-v4lue is busy", 503) }, nil, "503: *** is busy", true, 2},
+		{"down", func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "s3cr3t-v4lue is busy", http.StatusServiceUnavailable)
+		}, nil, "503: *** is busy", true, 2},
 		{"redirect", func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, service.URL, http.StatusTemporaryRedirect)
 		}, nil, "307", true, 2},
