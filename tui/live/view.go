@@ -127,7 +127,7 @@ func (p *Page) card(i, w, h int) []string {
 	for _, l := range fitted(t.DoneSeries, inner, high) {
 		lines = append(lines, colour.Render(l))
 	}
-	lines = append(lines, th.Muted.Render("finished a minute, "+ranges[p.span].name))
+	lines = append(lines, th.Muted.Render("done a minute, "+ranges[p.span].name))
 	if h >= 50 {
 		lines = append(lines, "")
 		for _, l := range fitted(t.P95Series, inner, 3) {
