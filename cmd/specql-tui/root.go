@@ -79,9 +79,9 @@ func newRoot() *cobra.Command {
 			"--output json, and ends with 0 when all is fine, 1 when it found something, 2 for wrong usage or a\n" +
 			"file that does not exist, 3 for unreadable YAML, 4 for an invalid configuration, schema or name,\n" +
 			"5 when the database is unreachable or does not permit it.",
-		Version:       version.String(),
-		SilenceUsage:  true,
-		SilenceErrors: true,
+		Version:           version.String(),
+		SilenceUsage:      true,
+		SilenceErrors:     true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return checkOutput(cmd, c.output) },
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if c.json() || !term.IsTerminal(os.Stdin.Fd()) || !term.IsTerminal(os.Stdout.Fd()) {
