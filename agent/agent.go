@@ -87,7 +87,7 @@ func New(o Options) (*Agent, error) {
 	a := &Agent{opt: o, log: o.Log, conn: conn, runners: map[jobs.ExecutionType]runners.Runner{},
 		ledger: newLedger(o.Slots, o.Connections, o.types()), pulse: make(chan time.Duration, 1), chore: make(chan time.Duration, 1), wanted: jobs.AgentRunning, halt: make(chan struct{}),
 		vitals: newVitals(), logs: newLogs(), appliedAt: time.Now()}
-	a.crew.run = a.run
+	a.crew.run, a.ledger.mostCost = a.run, a.mostCost
 	for _, r := range o.Runners {
 		a.runners[r.Type()] = r
 	}

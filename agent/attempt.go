@@ -35,9 +35,11 @@ func (a *Agent) run(at *attempt) {
 	ctx, span := a.begin(stoppable, at)
 	var result runners.Result
 	if err == nil {
-		task.Log = a.logs.begin(at)
+		task.Log, task.ReservedUSD = a.logs.begin(at), at.reserved
 		result, err = a.call(ctx, at.config, task)
 		a.logs.end(at)
+	} else if at.reserved > 0 {
+		result.Usage.CostUSD = new(float64) // nothing was started
 	}
 	took := time.Since(began)
 	result.Usage.DurationSeconds = took.Seconds()
@@ -48,7 +50,7 @@ func (a *Agent) run(at *attempt) {
 	case completed, failed:
 		a.settle(at, result, err, took)
 	default:
-		a.ledger.finish(at, outcome{handBack: end == handedBack}, func(l *ledger) { l.countStop(at, end) })
+		a.ledger.finish(at, outcome{handBack: end == handedBack, cost: result.Usage.CostUSD, busy: busyOf(err)}, func(l *ledger) { l.countStop(at, end) })
 	}
 }
 
@@ -70,7 +72,7 @@ func (a *Agent) settle(at *attempt, result runners.Result, err error, took time.
 		}
 	}
 	if err == nil {
-		a.ledger.finish(at, outcome{completed: &end, circuit: well}, tally)
+		a.ledger.finish(at, outcome{completed: &end, circuit: well, cost: result.Usage.CostUSD}, tally)
 		return
 	}
 	failure := jobs.Failure{Completion: end, Error: printable(err.Error()), Violation: rule,
@@ -80,7 +82,7 @@ func (a *Agent) settle(at *attempt, result runners.Result, err error, took time.
 		a.choreIn(failure.RetryIn)
 	}
 	a.tellFailure(at, &failure, dead)
-	o := outcome{failed: &failure}
+	o := outcome{failed: &failure, cost: result.Usage.CostUSD}
 	if runners.Retryable(err) && !violated { // else it says something of the job, not of its service
 		o.circuit = failing
 	}

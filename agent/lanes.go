@@ -27,6 +27,9 @@ type lane struct {
 
 	active bool // among the many lanes, one that may have jobs
 
+	registered *registry.Service // what the present registry says of it
+	away       time.Time         // until then what runs its jobs has no room
+
 	tripped bool      // the circuit is not closed: its gate must be asked
 	closed  time.Time // the gates let nothing through before
 }
@@ -41,7 +44,7 @@ type look struct {
 
 func (ln *lane) configure(s *registry.Service) {
 	ln.service, ln.typ, ln.bound = s.Name, s.ExecutionType, s.Concurrency
-	ln.gates = gatesOf(s)
+	ln.gates, ln.registered = gatesOf(s), s
 	if ln.gates.Threshold == 0 {
 		ln.tripped = false
 	}
@@ -50,7 +53,7 @@ func (ln *lane) configure(s *registry.Service) {
 // gatesOf are the bounds that the registry sets for all agents together.
 func gatesOf(s *registry.Service) jobs.Gates {
 	p := &s.SecurityPolicy
-	g := jobs.Gates{PerMinute: p.RateLimitPerMinute, PerHour: p.CostLimits.MaxInvocationsPerHour}
+	g := jobs.Gates{PerMinute: p.RateLimitPerMinute, PerHour: p.CostLimits.MaxInvocationsPerHour, USD: p.CostLimits.MaxCostPerHour}
 	if c := p.CircuitBreaker; c != nil {
 		g.Threshold, g.Recovery = c.FailureThreshold, time.Duration(c.RecoveryTimeout)*time.Second
 	}
@@ -123,7 +126,7 @@ func (ln *lane) obey(g jobs.Gate, now time.Time) (again time.Duration) {
 	case g.Busy: // another agent is claiming from it
 		again = time.Millisecond + rand.N(8*time.Millisecond)
 	case g.Opens > 0:
-		again = g.Opens
+		again = ln.patience(g.Opens)
 	default:
 		ln.closed = time.Time{}
 		return 0

@@ -8,6 +8,7 @@ import (
 
 	"github.com/specql/specql-ops/jobs"
 	"github.com/specql/specql-ops/registry"
+	"github.com/specql/specql-ops/runners"
 )
 
 // Batches stay below the size at which a round trip starts to cost latency.
@@ -36,12 +37,15 @@ type ledger struct {
 	paused   bool              // no claims until resumed
 	closed   bool              // no more claims
 	running  map[jobs.ID]*attempt
-	ending   map[*attempt]bool   // their job was taken away, and came back before they ended
-	agent    jobs.ID             // the present incarnation
-	results  map[jobs.ID]*outbox // by incarnation
-	ended    int                 // results that wait to be recorded
-	usual    int                 // how many were taken the last time, for the room of the next outbox
-	aside    map[*aside]bool     // results that wait until they are to be sent again
+	ending   map[*attempt]bool               // their job was taken away, and came back before they ended
+	agent    jobs.ID                         // the present incarnation
+	results  map[jobs.ID]*outbox             // by incarnation
+	ended    int                             // results that wait to be recorded
+	usual    int                             // how many were taken the last time, for the room of the next outbox
+	costs    []jobs.Cost                     // that wait to be settled
+	busy     map[*lane]*runners.BusyError    // why lanes were left, to be told
+	mostCost func(*registry.Service) float64 // what one attempt may cost; nil: nothing has a price
+	aside    map[*aside]bool                 // results that wait until they are to be sent again
 	metrics  metrics
 	flushed  time.Time
 
@@ -63,7 +67,7 @@ func (o *outbox) len() int { return len(o.completed) + len(o.failed) + len(o.han
 
 func newLedger(slots, loops int, types []jobs.ExecutionType) *ledger {
 	l := &ledger{free: slots, types: map[jobs.ExecutionType]bool{}, byName: map[string]*lane{}, woken: jobs.Last,
-		running: map[jobs.ID]*attempt{}, ending: map[*attempt]bool{}, results: map[jobs.ID]*outbox{}, aside: map[*aside]bool{}, metrics: metrics{},
+		running: map[jobs.ID]*attempt{}, ending: map[*attempt]bool{}, results: map[jobs.ID]*outbox{}, aside: map[*aside]bool{}, busy: map[*lane]*runners.BusyError{}, metrics: metrics{},
 		totals: totals{}, signal: make(chan struct{}, loops)}
 	for _, t := range types {
 		l.types[t] = true
@@ -183,7 +187,7 @@ func (l *ledger) close() {
 func (l *ledger) state() (running, unrecorded int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	unrecorded = l.ended
+	unrecorded = l.ended + len(l.costs)
 	for a := range l.aside {
 		unrecorded += a.out.len()
 	}

@@ -37,7 +37,7 @@ func newLogs() *logs {
 
 // begin gives an attempt a log, where its type has something to say.
 func (l *logs) begin(at *attempt) *runners.Log {
-	if at.lane.typ != jobs.Shell && at.lane.typ != jobs.Docker {
+	if at.lane.typ == jobs.HTTP {
 		return nil
 	}
 	at.log = runners.NewLog()

@@ -39,6 +39,9 @@ func endOf(ctx context.Context, err error) ending {
 			return leaseLost
 		}
 	}
+	if busyOf(err) != nil { // it was not started
+		return handedBack
+	}
 	return failed
 }
 

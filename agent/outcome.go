@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"time"
 
 	"github.com/specql/specql-ops/jobs"
 	"github.com/specql/specql-ops/registry"
@@ -17,6 +18,8 @@ type attempt struct {
 	log    *runners.Log // nil: nothing is kept of it
 	shown  bool         // somebody followed the log
 	cancel context.CancelCauseFunc
+
+	reserved float64 // USD that the claim set aside for it
 }
 
 // outcome is how an attempt ended. At most one of its results is given; with
@@ -26,6 +29,8 @@ type outcome struct {
 	failed    *jobs.Failure
 	handBack  bool
 	circuit   verdict
+	cost      *float64           // USD; nil: nobody knows
+	busy      *runners.BusyError // it was not started
 }
 
 // verdict is what an attempt's end says of its service.
@@ -75,6 +80,10 @@ func (l *ledger) finish(a *attempt, o outcome, tally func(*ledger)) {
 		delete(l.ending, a)
 	}
 	tally(l)
+	l.settleCost(a, o.cost)
+	if o.busy != nil {
+		l.leave(a, o.busy, time.Now())
+	}
 	if o.completed == nil && o.failed == nil && !o.handBack {
 		l.free++
 		a.lane.running--

@@ -29,7 +29,8 @@ func (r *request) asks() bool { return len(r.looks)+len(r.gated) > 0 }
 
 // idle tells whether there is nothing in it to do.
 func (r *request) idle() bool {
-	return r.out.len() == 0 && !r.asks() && !r.exchange.Search && len(r.exchange.Metrics) == 0
+	return r.out.len() == 0 && !r.asks() && !r.exchange.Search && len(r.exchange.Metrics) == 0 &&
+		len(r.exchange.Costs) == 0 && len(r.exchange.Busy) == 0
 }
 
 // full tells whether the request looks through a lane from its beginning.
@@ -46,6 +47,7 @@ func (l *ledger) take(now time.Time) (req *request, again time.Duration, ok bool
 	defer l.mu.Unlock()
 	req = &request{agent: l.agent, out: &outbox{}, config: l.config}
 	l.takeResults(req)
+	l.takeCosts(req)
 	if req.agent == l.agent && !l.closed && !l.paused {
 		again = l.takeRoom(req, now)
 	}
@@ -113,8 +115,8 @@ func (l *ledger) takeRoom(req *request, now time.Time) (again time.Duration) {
 		ln := lanes[(l.next+i)%len(lanes)]
 		switch {
 		case ln.from == jobs.Last || ln.room(l.free) <= 0:
-		case now.Before(ln.closed):
-			if in := ln.closed.Sub(now); again == 0 || in < again {
+		case now.Before(ln.opens()):
+			if in := ln.opens().Sub(now); again == 0 || in < again {
 				again = in
 			}
 		case ln.hot:
@@ -155,6 +157,7 @@ func (l *ledger) takeRoom(req *request, now time.Time) (again time.Duration) {
 		}
 		// What a gated lane may take is set aside, as no limit is over it.
 		if asked.Room = min(room, l.free); asked.Room > 0 {
+			asked.Gates = l.price(ln)
 			l.free -= asked.Room
 			req.gated = append(req.gated, ln.begin(asked.Room))
 			req.exchange.Claim.Gated = append(req.exchange.Claim.Gated, asked)
@@ -228,6 +231,7 @@ func (l *ledger) done(req *request, out *jobs.Exchanged, now time.Time, took tim
 	got := make(map[*lane]int, 4)
 	limited := 0
 	started = make([]*attempt, 0, len(out.Claimed))
+	reserved := req.reservedBy()
 	var ln *lane
 	for _, j := range out.Claimed {
 		if ln == nil || ln.service != j.Service {
@@ -236,7 +240,7 @@ func (l *ledger) done(req *request, out *jobs.Exchanged, now time.Time, took tim
 		ln.running++
 		got[ln]++
 		last[ln] = j.Place // they come in order
-		a := &attempt{job: j, config: req.config, lane: ln, agent: req.agent}
+		a := &attempt{job: j, config: req.config, lane: ln, agent: req.agent, reserved: reserved[ln]}
 		started = append(started, a)
 		if older := l.running[j.ID]; older != nil {
 			l.ending[older] = true
@@ -339,6 +343,8 @@ func (l *ledger) undoClaim(req *request) {
 }
 
 func (l *ledger) undoClaimLocked(req *request) {
+	l.costs = append(req.exchange.Costs, l.costs...)
+	req.exchange.Costs = nil
 	l.release(req)
 	if req.exchange.Search && req.found.Before(l.woken) {
 		l.woken = req.found

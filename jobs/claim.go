@@ -9,6 +9,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -119,6 +120,10 @@ SELECT g.busy, g.opens_in, (g.job).id, (g.job).identifier, (g.job).service_name,
         AND coalesce((SELECT c.enabled AND (c.runs_as IS NULL OR c.runs_as = $3) FROM jobs.tb_lane c WHERE c.service_name = $2), true)
        THEN $4 ELSE 0 END, $5, $6, $7, $8, $9, $10) g`
 
+// claimPricedSQL is the same for a lane with a budget in USD.
+var claimPricedSQL = strings.Replace(claimGatedSQL, "jobs.claim_gated($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+	"jobs.claim_priced($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)", 1)
+
 // searchSQL finds the services with waiting jobs by one probe a service.
 const searchSQL = `
 WITH RECURSIVE lane (service) AS (
@@ -156,8 +161,12 @@ func (c *Claim) queue(batch *pgx.Batch, agent ID, out *Exchanged) {
 	for i := range c.Gated {
 		l := &c.Gated[i]
 		g := l.Gates
-		batch.Queue(claimGatedSQL, agent, l.Service, l.Type, int32(l.Room), l.From.timestamp(), l.From.ID,
-			int32(g.PerMinute), int32(g.PerHour), int32(g.Threshold), g.Recovery.Seconds()).Query(func(rows pgx.Rows) error {
+		sql, args := claimGatedSQL, []any{agent, l.Service, l.Type, int32(l.Room), l.From.timestamp(), l.From.ID,
+			int32(g.PerMinute), int32(g.PerHour), int32(g.Threshold), g.Recovery.Seconds()}
+		if g.USD > 0 {
+			sql, args = claimPricedSQL, append(args, g.USD, g.MostUSD)
+		}
+		batch.Queue(sql, args...).Query(func(rows pgx.Rows) error {
 			return readGated(rows, l.Service, out)
 		})
 	}

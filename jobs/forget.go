@@ -39,6 +39,15 @@ const forgetSpentSQL = `
 DELETE FROM jobs.tb_lane_spent
  WHERE slice < floor((extract(epoch FROM now()) - 7200) / CASE gate WHEN 'minute' THEN 0.6 ELSE 36 END)::bigint`
 
+const forgetCostsSQL = `
+DELETE FROM jobs.tb_lane_cost WHERE slice < floor((extract(epoch FROM now()) - 7200) / 36)::bigint`
+
+// An attempt may last longer than an hour; its agent lives then.
+const forgetReservedSQL = `
+DELETE FROM jobs.tb_lane_reserved r
+ WHERE reserved_at < now() - interval '2 hours'
+   AND NOT EXISTS (SELECT FROM jobs.tb_agent a WHERE a.id = r.agent_id AND a.lease_expires_at > now())`
+
 // Forgotten counts what Forget removed.
 type Forgotten struct{ Agents, Lanes, Slices int }
 
@@ -56,6 +65,8 @@ func Forget(ctx context.Context, conn *pgx.Conn) (Forgotten, error) {
 		{seeLanesSQL, nil, new(int)},
 		{forgetLanesSQL, []any{goneFor.Seconds()}, &f.Lanes},
 		{forgetSpentSQL, nil, &f.Slices},
+		{forgetCostsSQL, nil, new(int)},
+		{forgetReservedSQL, nil, new(int)},
 	} {
 		tag, err := conn.Exec(ctx, step.sql, step.args...)
 		if err != nil {

@@ -14,12 +14,14 @@ import (
 type Gates struct {
 	PerMinute int           // jobs in any sliding minute (rate_limit_per_minute)
 	PerHour   int           // jobs in any sliding hour (max_invocations_per_hour)
+	USD       float64       // in any sliding hour (max_cost_per_hour)
+	MostUSD   float64       // that one job may cost: set aside with its claim
 	Threshold int           // failures in a row that open the circuit (failure_threshold)
 	Recovery  time.Duration // how long it stays open before one job tries (recovery_timeout)
 }
 
 // Bounded tells whether each claim must be counted for all agents.
-func (g Gates) Bounded() bool { return g.PerMinute > 0 || g.PerHour > 0 }
+func (g Gates) Bounded() bool { return g.PerMinute > 0 || g.PerHour > 0 || g.USD > 0 }
 
 // Gate is what a claim found of a gated lane.
 type Gate struct {
@@ -77,15 +79,15 @@ type LaneSettings struct {
 
 const publishLanesSQL = `
 INSERT INTO jobs.tb_lane AS l (service_name, execution_type, registry_hash, concurrency, rate_limit_per_minute,
-       max_invocations_per_hour, failure_threshold, recovery_seconds, has_fallback)
-SELECT service, type, $1, concurrency, per_minute, per_hour, threshold, recovery, fallback
-  FROM unnest($2::text[], $3::text[], $4::int[], $5::int[], $6::int[], $7::int[], $8::int[], $9::bool[])
-       AS n(service, type, concurrency, per_minute, per_hour, threshold, recovery, fallback)
+       max_invocations_per_hour, failure_threshold, recovery_seconds, max_cost_per_hour, has_fallback)
+SELECT service, type, $1, concurrency, per_minute, per_hour, threshold, recovery, usd, fallback
+  FROM unnest($2::text[], $3::text[], $4::int[], $5::int[], $6::int[], $7::int[], $8::int[], $9::float8[], $10::bool[])
+       AS n(service, type, concurrency, per_minute, per_hour, threshold, recovery, usd, fallback)
  ORDER BY service
 ON CONFLICT (service_name) DO UPDATE
    SET execution_type = excluded.execution_type, registry_hash = excluded.registry_hash,
        concurrency = excluded.concurrency, rate_limit_per_minute = excluded.rate_limit_per_minute,
-       max_invocations_per_hour = excluded.max_invocations_per_hour,
+       max_invocations_per_hour = excluded.max_invocations_per_hour, max_cost_per_hour = excluded.max_cost_per_hour,
        failure_threshold = excluded.failure_threshold, recovery_seconds = excluded.recovery_seconds,
        has_fallback = excluded.has_fallback, updated_at = now()
  WHERE l.registry_hash <> excluded.registry_hash`
@@ -96,18 +98,19 @@ ON CONFLICT (service_name) DO UPDATE
 func PublishLanes(ctx context.Context, conn *pgx.Conn, hash string, lanes []LaneSettings) error {
 	n := len(lanes)
 	services, types := make([]string, n), make([]string, n)
-	numbers, fallbacks := make([][]int32, 5), make([]bool, n)
+	numbers, usd, fallbacks := make([][]int32, 5), make([]float64, n), make([]bool, n)
 	for i := range numbers {
 		numbers[i] = make([]int32, n)
 	}
 	for i, l := range lanes {
-		services[i], types[i], fallbacks[i] = l.Service, string(l.Type), l.Fallback
+		services[i], types[i], usd[i], fallbacks[i] = l.Service, string(l.Type), l.Gates.USD, l.Fallback
 		for k, v := range []int{l.Concurrency, l.Gates.PerMinute, l.Gates.PerHour, l.Gates.Threshold,
 			int(l.Gates.Recovery.Seconds())} {
 			numbers[k][i] = int32(v)
 		}
 	}
-	_, err := conn.Exec(ctx, publishLanesSQL, hash, services, types, numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], fallbacks)
+	_, err := conn.Exec(ctx, publishLanesSQL, hash, services, types, numbers[0], numbers[1], numbers[2], numbers[3], numbers[4],
+		usd, fallbacks)
 	return err
 }
 

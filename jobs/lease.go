@@ -184,14 +184,21 @@ func Leave(ctx context.Context, conn *pgx.Conn, agent ID) error {
 // with their connection. No exchange of the agent may be under way. What an
 // agent without a lease had is left to those who take it over.
 func HandBackUnknown(ctx context.Context, conn *pgx.Conn, agent ID, known []ID) (int, error) {
-	tag, err := conn.Exec(ctx, `UPDATE jobs.tb_job_run
-		SET status = 'pending', attempts = attempts - 1, started_at = NULL, updated_at = now()
-		WHERE status = 'running' AND agent_id = $1 AND NOT id = ANY ($2)
-		  AND EXISTS (SELECT FROM jobs.tb_agent WHERE id = $1 AND lease_expires_at > now())`, agent, known)
+	var n int
+	err := conn.QueryRow(ctx, `WITH back AS (
+		UPDATE jobs.tb_job_run
+		   SET status = 'pending', attempts = attempts - 1, started_at = NULL, updated_at = now()
+		 WHERE status = 'running' AND agent_id = $1 AND NOT id = ANY ($2)
+		   AND EXISTS (SELECT FROM jobs.tb_agent WHERE id = $1 AND lease_expires_at > now())
+		RETURNING id, service_name
+	), released AS (
+		DELETE FROM jobs.tb_lane_reserved r USING back
+		 WHERE r.service_name = back.service_name AND r.job_id = back.id AND r.agent_id = $1)
+	SELECT count(*) FROM back`, agent, known).Scan(&n)
 	if err != nil {
 		return 0, fmt.Errorf("hand back unknown claims: %w", err)
 	}
-	return int(tag.RowsAffected()), nil
+	return n, nil
 }
 
 // CancelledAmong returns those of the running jobs that were cancelled: the net

@@ -40,6 +40,8 @@ type Exchange struct {
 	Failed    []Failure
 	HandBack  []*Job // interrupted by a drain: pending again, the attempt not counted
 	Circuits  []Circuit
+	Costs     []Cost
+	Busy      []Busy // by service
 	Metrics   []Metric
 	Claim     Claim
 	Search    bool // for the services that have waiting jobs
@@ -142,6 +144,8 @@ func (e *Exchange) Do(ctx context.Context, conn *pgx.Conn, agent ID) (Exchanged,
 	}
 	e.queueLogs(batch, agent)
 	queueCircuits(batch, e.Circuits)
+	queueCosts(batch, e.Costs)
+	queueBusy(batch, e.Busy)
 	queueMetrics(batch, e.Metrics)
 	e.Claim.queue(batch, agent, &out)
 	if e.Search {

@@ -154,6 +154,8 @@ var placed = map[string]map[string][]jobs.ExecutionType{
 		"start_ahead": {jobs.Docker},
 		"provider":    {jobs.Serverless}, "function_name": {jobs.Serverless}, "region": {jobs.Serverless},
 		"memory_mb": {jobs.Serverless}, "qualifier": {jobs.Serverless}, "endpoint_url": {jobs.Serverless},
+		"role_arn": {jobs.Serverless}, "invocation_type": {jobs.Serverless},
+		"price_per_gb_second": {jobs.Serverless}, "price_per_million_requests": {jobs.Serverless},
 	},
 	"security_policy": {
 		"allowed_commands": {jobs.Shell}, "working_directory_restrictions": {jobs.Shell},
@@ -161,7 +163,7 @@ var placed = map[string]map[string][]jobs.ExecutionType{
 		"allowed_images": {jobs.Docker}, "volume_restrictions": {jobs.Docker}, "network_isolation": {jobs.Docker},
 		"allowed_providers": {jobs.Serverless}, "allowed_regions": {jobs.Serverless}, "cost_limits": {jobs.Serverless},
 	},
-	"operations": {"command": {jobs.Shell, jobs.Docker}, "qualifier": {jobs.Serverless}},
+	"operations": {"command": {jobs.Shell, jobs.Docker}, "qualifier": {jobs.Serverless}, "invocation_type": {jobs.Serverless}},
 }
 
 // placedHelp names the field that was probably meant.

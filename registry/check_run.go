@@ -375,6 +375,7 @@ const (
 var (
 	regionForm    = regexp.MustCompile(`^[a-z]{2,}(-[a-z]+)+-[0-9]+$`)
 	functionForm  = regexp.MustCompile(`^(arn:aws[a-z-]*:lambda:[a-z0-9-]+:[0-9]{12}:function:|[0-9]{12}:function:|[0-9]{12}:)?[A-Za-z0-9_-]{1,140}(:(\$LATEST|[A-Za-z0-9_-]+))?$`)
+	roleForm      = regexp.MustCompile(`^arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9_+=,.@/-]{1,512}$`)
 	qualifierForm = regexp.MustCompile(`^(\$LATEST|[A-Za-z0-9_-]{1,128})$`)
 )
 
@@ -423,6 +424,10 @@ func (c *checker) serverless() {
 			c.fault(CodeNotAllowed, n, "lower it, or raise the limit", "memory_mb %d is above resource_limits.memory_mb, %d", rc.MemoryMB, limit)
 		}
 	}
+	if n := config.get("role_arn"); rc.RoleARN != "" && !roleForm.MatchString(rc.RoleARN) {
+		c.fault(CodeEnum, n, "write it like arn:aws:iam::123456789012:role/NAME", "role_arn %s is not a role's ARN", shown(n))
+	}
+	c.words(config.get("invocation_type"), "invocation_type", "request_response", "event", "response_stream")
 	c.qualifier(config.get("qualifier"), rc.Qualifier)
 	c.functionTimeout(config.get("timeout"), rc.Timeout)
 	c.functionTimeout(c.n.path("security_policy", "resource_limits", "timeout_seconds"), policy.ResourceLimits.TimeoutSeconds)
@@ -430,6 +435,7 @@ func (c *checker) serverless() {
 		op, n := &c.s.Operations[i], c.n.get("operations").at(i)
 		c.functionTimeout(n.get("timeout"), op.Timeout)
 		c.qualifier(n.get("qualifier"), op.Qualifier)
+		c.words(n.get("invocation_type"), "invocation_type", "request_response", "event", "response_stream")
 	}
 	if n := config.get("endpoint_url"); given(n) && n.kind == stringKind {
 		c.url(n, "endpoint_url", rc.EndpointURL)

@@ -31,6 +31,9 @@ var fieldBounds = map[string]bounds{
 	"max_response_size":  {0, 1 << 40},
 	"max_volumes":        {0, 1000},
 	"max_cost_per_hour":  {0, 1e9},
+
+	"price_per_gb_second":        {0, 1}, // USD
+	"price_per_million_requests": {0, 1000},
 }
 
 // within reports a number outside of its field's bounds.

@@ -78,7 +78,8 @@ type Operation struct {
 	Body    string   `yaml:"body"`    // http; json (also when empty) or form
 	Command []string `yaml:"command"` // shell, docker; "$input.field" is replaced whole
 
-	Qualifier string `yaml:"qualifier"` // serverless
+	Qualifier      string `yaml:"qualifier"`       // serverless
+	InvocationType string `yaml:"invocation_type"` // serverless; runner_config's when empty
 }
 
 // RunnerConfig is runner_config. Which fields have a meaning depends on the
@@ -121,6 +122,11 @@ type RunnerConfig struct {
 	MemoryMB     int    `yaml:"memory_mb"`
 	Qualifier    string `yaml:"qualifier"`
 	EndpointURL  string `yaml:"endpoint_url"`
+	RoleARN      string `yaml:"role_arn"` // assumed before functions are called; the agent's own identity when empty
+
+	InvocationType          string  `yaml:"invocation_type"`     // request_response (also when empty), event or response_stream
+	PricePerGBSecond        float64 `yaml:"price_per_gb_second"` // USD; the runner's default when 0
+	PricePerMillionRequests float64 `yaml:"price_per_million_requests"`
 }
 
 // AuthConfig names the environment variables that hold an HTTP service's

@@ -32,6 +32,13 @@ type Sweeper interface {
 	Sweep() (removed int, err error)
 }
 
+// Priced is a runner whose attempts cost money. MostCost is the most that one
+// attempt of the service may cost, in USD: what is set aside of max_cost_per_hour
+// with each claim. It answers at once, by what is known so far; 0: the service has no price.
+type Priced interface {
+	MostCost(service *registry.Service) float64
+}
+
 // BusyError says that the attempt was not started because what would run it has
 // no room or is away for the moment: a throttled function, an engine that
 // restarts. The job goes back to its place, the attempt does not count, and the

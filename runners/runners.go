@@ -36,6 +36,10 @@ type Call struct {
 	Operation *registry.Operation
 	Timeout   time.Duration // the attempt's; ctx carries it as its deadline
 	Log       *Log          // what the attempt says while it runs; nil: nobody listens
+
+	// ReservedUSD is what was set aside of the service's max_cost_per_hour for the
+	// attempt; 0: it has none. A Priced runner does not start what may cost more.
+	ReservedUSD float64
 }
 
 // Result is what an attempt gave.
@@ -52,6 +56,9 @@ type Usage struct {
 	MemoryMB        *float64 // MiB, at the end or on average
 	PeakMemoryMB    *float64 // MiB
 	DurationSeconds float64  // wall time; the agent fills it
+	BilledMS        *float64 // what a function's run is billed for
+	InitMS          *float64 // of it, what a cold start took
+	CostUSD         *float64 // what the attempt cost; nil: nobody knows, or it has no price
 }
 
 // JSON is the column's value: numbers, and nothing where a field means nothing.
@@ -67,7 +74,8 @@ func (u Usage) JSON() json.RawMessage {
 	for _, f := range []struct {
 		name  string
 		value *float64
-	}{{"cpu_usage_percent", u.CPUUsagePercent}, {"memory_mb", u.MemoryMB}, {"peak_memory_mb", u.PeakMemoryMB}} {
+	}{{"cpu_usage_percent", u.CPUUsagePercent}, {"memory_mb", u.MemoryMB}, {"peak_memory_mb", u.PeakMemoryMB},
+		{"billed_ms", u.BilledMS}, {"init_ms", u.InitMS}, {"cost_usd", u.CostUSD}} {
 		if f.value != nil && !math.IsNaN(*f.value) && !math.IsInf(*f.value, 0) {
 			add(f.name, *f.value)
 		}

@@ -24,11 +24,13 @@ const (
 var (
 	queueWaiting = describe("queue_waiting", "Jobs of all agents that wait, each service's counted up to 10000.", "execution_type")
 	queueOldest  = describe("queue_oldest_waiting_seconds", "For how long the oldest waiting job has waited; 0 when none waits.", "execution_type")
-	laneClosed   = describe("lane_closed", "1 while no agent may start the service's jobs: type_disabled, circuit_open, rate_limit or budget.",
+	laneClosed   = describe("lane_closed", "1 while no agent may start the service's jobs: type_disabled, circuit_open, rate_limit, budget, cost_budget or busy.",
 		"service", "reason")
+	laneCost   = describe("lane_cost_usd", "What a service with max_cost_per_hour has spent within the hour, and what is set aside for its jobs that run.", "service")
+	laneBudget = describe("lane_cost_limit_usd", "A service's max_cost_per_hour.", "service")
 )
 
-var queueDescs = []*prometheus.Desc{queueWaiting, queueOldest, laneClosed}
+var queueDescs = []*prometheus.Desc{queueWaiting, queueOldest, laneClosed, laneCost, laneBudget}
 
 // Queue is the collector of what the database knows of the queue. It asks at
 // most every ten seconds, once at a time and not for long. What could not be
@@ -51,6 +53,12 @@ type queueState struct {
 	waiting map[jobs.ExecutionType]int64
 	oldest  map[jobs.ExecutionType]time.Duration
 	closed  []closedLane
+	costs   []laneCosts
+}
+
+type laneCosts struct {
+	Service      string
+	Spent, Limit float64
 }
 
 type closedLane struct{ Service, Reason string }
@@ -104,6 +112,10 @@ func (q *Queue) Collect(out chan<- prometheus.Metric) {
 	for _, lane := range state.closed {
 		w.gauge(laneClosed, 1, lane.Service, lane.Reason)
 	}
+	for _, c := range state.costs {
+		w.gauge(laneCost, c.Spent, c.Service)
+		w.gauge(laneBudget, c.Limit, c.Service)
+	}
 }
 
 // state is what was last read, or is read now. Scrapes that come meanwhile
@@ -156,21 +168,29 @@ SELECT lane.service, first.execution_type, waiting.n, greatest(0, extract(epoch 
  WHERE lane.service IS NOT NULL`
 
 // closedSQL lists the lanes that are held for all agents, each with one reason:
-// the first of switch, circuit, budget and rate limit that holds it.
+// the first of switch, circuit, budgets, rate limit and a busy service that holds it.
 const closedSQL = `
 SELECT l.service_name,
        CASE WHEN NOT t.enabled THEN 'type_disabled'
             WHEN gate.circuit > clock_timestamp() THEN 'circuit_open'
             WHEN gate.hour > clock_timestamp() THEN 'budget'
-            ELSE 'rate_limit' END
+            WHEN gate.cost > clock_timestamp() THEN 'cost_budget'
+            WHEN gate.minute > clock_timestamp() THEN 'rate_limit'
+            ELSE 'busy' END
   FROM jobs.tb_lane l
   JOIN jobs.tb_execution_type t USING (execution_type)
  CROSS JOIN LATERAL (
        SELECT CASE WHEN l.failure_threshold > 0 AND l.failures_in_row >= l.failure_threshold
                    THEN greatest(l.open_until, l.probe_until) END AS circuit,
               jobs.gate_opens(l.service_name, 'hour', l.max_invocations_per_hour) AS hour,
-              jobs.gate_opens(l.service_name, 'minute', l.rate_limit_per_minute) AS minute) gate
- WHERE NOT t.enabled OR greatest(gate.circuit, gate.hour, gate.minute) > clock_timestamp()`
+              jobs.gate_opens(l.service_name, 'minute', l.rate_limit_per_minute) AS minute,
+              jobs.cost_opens(l.service_name, l.max_cost_per_hour, l.max_cost_per_job) AS cost) gate
+ WHERE NOT t.enabled OR greatest(gate.circuit, gate.hour, gate.minute, gate.cost, l.busy_until) > clock_timestamp()`
+
+// costsSQL reads the services with a budget in USD.
+const costsSQL = `
+SELECT l.service_name, c.settled + c.reserved, l.max_cost_per_hour
+  FROM jobs.tb_lane l CROSS JOIN LATERAL jobs.cost_spent(l.service_name) c WHERE l.max_cost_per_hour > 0`
 
 func (q *Queue) read(ctx context.Context) (*queueState, error) {
 	if q.conn == nil {
@@ -188,7 +208,25 @@ func (q *Queue) read(ctx context.Context) (*queueState, error) {
 	if err := s.readClosed(ctx, q.conn, config); err != nil {
 		return nil, fmt.Errorf("read the held lanes: %w", err)
 	}
+	if err := s.readCosts(ctx, q.conn, config); err != nil {
+		return nil, fmt.Errorf("read what lanes have cost: %w", err)
+	}
 	return s, nil
+}
+
+func (s *queueState) readCosts(ctx context.Context, conn *pgx.Conn, config *registry.Config) error {
+	rows, err := conn.Query(ctx, costsSQL)
+	if err != nil {
+		return err
+	}
+	var c laneCosts
+	_, err = pgx.ForEachRow(rows, []any{&c.Service, &c.Spent, &c.Limit}, func() error {
+		if known, ok := config.Service(c.Service); ok && known.Name == c.Service {
+			s.costs = append(s.costs, c)
+		}
+		return nil
+	})
+	return err
 }
 
 func (s *queueState) readWaiting(ctx context.Context, conn *pgx.Conn, config *registry.Config) error {

@@ -17,6 +17,7 @@ import (
 	"github.com/specql/specql-ops/jobs"
 	"github.com/specql/specql-ops/runners"
 	"github.com/specql/specql-ops/runners/docker"
+	"github.com/specql/specql-ops/runners/serverless"
 	"github.com/specql/specql-ops/runners/shell"
 )
 
@@ -32,6 +33,7 @@ var examinations = []struct {
 	{jobs.HTTP, examineHTTP},
 	{jobs.Shell, shell.Examine},
 	{jobs.Docker, docker.Examine},
+	{jobs.Serverless, serverless.Examine},
 }
 
 // examineHTTP needs nothing of the host.

@@ -27,6 +27,7 @@ import (
 	"github.com/specql/specql-ops/runners/docker"
 	"github.com/specql/specql-ops/runners/docker/waiter"
 	"github.com/specql/specql-ops/runners/httpapi"
+	"github.com/specql/specql-ops/runners/serverless"
 	"github.com/specql/specql-ops/runners/shell"
 )
 
@@ -240,8 +241,11 @@ func makeRunners(f flags, log *slog.Logger) (made []runners.Runner, isolation st
 			closers = append(closers, func() { r.Close() })
 			made = append(made, r)
 			abilities[t] = examine(docker.Examine)
-		default:
-			return nil, "", nil, closeAll, &exitError{exitUsage, fmt.Errorf("--types: this version runs http, shell and docker, not %s", t)}
+		case jobs.Serverless:
+			r := serverless.New(serverless.Options{Version: version.Short(), Log: log})
+			closers = append(closers, r.Close)
+			made = append(made, r)
+			abilities[t] = examine(serverless.Examine)
 		}
 	}
 	return made, isolation, abilities, closeAll, nil

@@ -1,6 +1,5 @@
--- The way down of 007: types and services run as the registry says again. Loses
--- services' switches, the records of rollbacks and roll-outs, and what people
--- signed off; no job.
+-- The way down of 005: removes budgets in USD and what is told of throttled
+-- services. Loses what was spent of the budgets; no job.
 
 \set ON_ERROR_STOP on
 
@@ -9,7 +8,7 @@ SET client_min_messages = warning;
 SET statement_timeout = 0;
 SET lock_timeout = '2s';
 
--- step: let jobs.v_lane say nothing of services' switches
+-- step: let jobs.v_lane say nothing of costs and throttling
 CREATE OR REPLACE VIEW jobs.v_lane AS
 SELECT l.service_name, l.execution_type, t.enabled,
        CASE WHEN NOT t.enabled
@@ -37,29 +36,25 @@ SELECT l.service_name, l.execution_type, t.enabled,
         WHERE a.lease_expires_at > now() AND a.state <> 'stopped' AND l.execution_type = ANY (a.execution_types)
        HAVING bool_and(a.cannot ? l.service_name)) c ON true;
 
--- step: drop trigger tr_tb_lane_switch
-DO $$
-BEGIN
-    IF to_regclass('jobs.tb_lane') IS NOT NULL THEN
-        DROP TRIGGER IF EXISTS tr_tb_lane_switch ON jobs.tb_lane;
-    END IF;
-END $$;
+-- step: drop the functions of the budget
+DROP FUNCTION IF EXISTS jobs.claim_priced(uuid, text, text, integer, timestamptz, uuid, integer, integer, integer,
+        double precision, double precision, double precision),
+    jobs.settle_costs(uuid, text[], uuid[], integer[], double precision[]),
+    jobs.cost_opens(text, double precision, double precision), jobs.cost_spent(text);
 
 -- step: drop tables
-DROP TABLE IF EXISTS jobs.tb_migration_step, jobs.tb_rollout, jobs.tb_rollback_job, jobs.tb_rollback;
+DROP TABLE IF EXISTS jobs.tb_lane_reserved, jobs.tb_lane_cost;
 
--- step: drop columns
-ALTER TABLE IF EXISTS jobs.tb_agent DROP COLUMN IF EXISTS variables;
-ALTER TABLE IF EXISTS jobs.tb_lane DROP COLUMN IF EXISTS enabled, DROP COLUMN IF EXISTS runs_as, DROP COLUMN IF EXISTS has_fallback,
-    DROP COLUMN IF EXISTS switch_reason, DROP COLUMN IF EXISTS switched_by, DROP COLUMN IF EXISTS switched_at;
-ALTER TABLE IF EXISTS jobs.tb_execution_type DROP COLUMN IF EXISTS stopped_at, DROP COLUMN IF EXISTS stopped_by,
-    DROP COLUMN IF EXISTS stop_reason;
+-- step: drop the columns of jobs.tb_lane
+ALTER TABLE jobs.tb_lane
+    DROP COLUMN IF EXISTS max_cost_per_hour, DROP COLUMN IF EXISTS max_cost_per_job,
+    DROP COLUMN IF EXISTS busy_until, DROP COLUMN IF EXISTS busy_reason;
 
--- step: forget migration 007
+-- step: forget migration 005
 DO $$
 BEGIN
     IF to_regclass('jobs.tb_schema_version') IS NOT NULL THEN
-        DELETE FROM jobs.tb_schema_version WHERE version = 7;
+        DELETE FROM jobs.tb_schema_version WHERE version = 5;
     END IF;
 END $$;
 

@@ -123,23 +123,32 @@ SELECT l.service_name, l.execution_type, t.enabled,
             THEN format('held: rate limit, next in %s s', ceil(extract(epoch FROM o.minute - clock_timestamp())))
             WHEN o.hour > clock_timestamp()
             THEN format('held: budget of the hour is spent, next in %s s', ceil(extract(epoch FROM o.hour - clock_timestamp())))
+            WHEN l.max_cost_per_hour > 0 AND l.max_cost_per_job > l.max_cost_per_hour
+            THEN format('held: one attempt may cost $%s, more than its budget of $%s an hour: raise max_cost_per_hour, or give the function less memory or time',
+                        round(l.max_cost_per_job::numeric, 6), l.max_cost_per_hour)
+            WHEN o.cost > clock_timestamp()
+            THEN format('held: budget of $%s an hour is spent or set aside, next in %s s at the latest', l.max_cost_per_hour,
+                        ceil(extract(epoch FROM o.cost - clock_timestamp())))
+            WHEN l.busy_until > clock_timestamp()
+            THEN format('held: %s, next try in %s s', l.busy_reason, ceil(extract(epoch FROM l.busy_until - clock_timestamp())))
        END AS held,
        CASE WHEN t.enabled AND t.stopped_at IS NULL AND l.enabled
-            THEN nullif(greatest(o.circuit, o.minute, o.hour, '-infinity'), '-infinity') END AS opens_at
+            THEN nullif(greatest(o.circuit, o.minute, o.hour, o.cost, l.busy_until, '-infinity'), '-infinity') END AS opens_at
   FROM jobs.tb_lane l
   JOIN jobs.tb_execution_type t ON t.execution_type = coalesce(l.runs_as, l.execution_type)
  CROSS JOIN LATERAL (
        SELECT CASE WHEN l.failure_threshold > 0 AND l.failures_in_row >= l.failure_threshold
                    THEN greatest(l.open_until, l.probe_until) END AS circuit,
               jobs.gate_opens(l.service_name, 'minute', l.rate_limit_per_minute) AS minute,
-              jobs.gate_opens(l.service_name, 'hour', l.max_invocations_per_hour) AS hour) o
+              jobs.gate_opens(l.service_name, 'hour', l.max_invocations_per_hour) AS hour,
+              jobs.cost_opens(l.service_name, l.max_cost_per_hour, l.max_cost_per_job) AS cost) o
   LEFT JOIN LATERAL (
        SELECT min(a.cannot->>l.service_name) AS why FROM jobs.tb_agent a
         WHERE a.lease_expires_at > now() AND a.state <> 'stopped' AND coalesce(l.runs_as, l.execution_type) = ANY (a.execution_types)
        HAVING bool_and(a.cannot ? l.service_name)) c ON true;
 
--- step: record migration 007
-INSERT INTO jobs.tb_schema_version (version, name) VALUES (7, 'console') ON CONFLICT DO NOTHING;
+-- step: record migration 006
+INSERT INTO jobs.tb_schema_version (version, name) VALUES (6, 'console') ON CONFLICT DO NOTHING;
 
 -- step: end the bound on the wait for locks
 RESET lock_timeout;
