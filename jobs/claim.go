@@ -9,7 +9,6 @@ import (
 	"net"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -110,19 +109,23 @@ RETURNING r.id, r.identifier, r.service_name, r.operation, r.input_data, r.runne
           r.attempts, r.max_attempts, coalesce(r.timeout_seconds, 0), r.tenant_id, r.correlation_id, r.idempotency_key,
           coalesce(r.requeued_at, r.created_at, '-infinity'::timestamptz), r.started_at, r.ctid`
 
-const claimGatedSQL = `
+// What a gated lane is asked with: its switches are read along with it. A lane
+// with a budget in USD is asked for that too.
+const (
+	claimGatedSQL  = gatedColumnsSQL + `jobs.claim_gated($1, $2, $3, ` + gatedRoomSQL + `, $5, $6, $7, $8, $9, $10) g`
+	claimPricedSQL = gatedColumnsSQL + `jobs.claim_priced($1, $2, $3, ` + gatedRoomSQL + `, $5, $6, $7, $8, $9, $10, $11, $12) g`
+
+	gatedColumnsSQL = `
 SELECT g.busy, g.opens_in, (g.job).id, (g.job).identifier, (g.job).service_name, (g.job).operation,
        (g.job).input_data, (g.job).runner_config, (g.job).security_context, (g.job).attempts, (g.job).max_attempts,
        coalesce((g.job).timeout_seconds, 0), (g.job).tenant_id, (g.job).correlation_id, (g.job).idempotency_key,
        coalesce((g.job).requeued_at, (g.job).created_at, '-infinity'::timestamptz), (g.job).started_at
-  FROM jobs.claim_gated($1, $2, $3, CASE
+  FROM `
+	gatedRoomSQL = `CASE
        WHEN (SELECT t.enabled AND t.stopped_at IS NULL FROM jobs.tb_execution_type t WHERE t.execution_type = $3)
         AND coalesce((SELECT c.enabled AND (c.runs_as IS NULL OR c.runs_as = $3) FROM jobs.tb_lane c WHERE c.service_name = $2), true)
-       THEN $4 ELSE 0 END, $5, $6, $7, $8, $9, $10) g`
-
-// claimPricedSQL is the same for a lane with a budget in USD.
-var claimPricedSQL = strings.Replace(claimGatedSQL, "jobs.claim_gated($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-	"jobs.claim_priced($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)", 1)
+       THEN $4 ELSE 0 END`
+)
 
 // searchSQL finds the services with waiting jobs by one probe a service.
 const searchSQL = `
