@@ -27,13 +27,14 @@ func (c *Config) FallBack(names []string) *Config {
 	if len(fallen) == 0 {
 		return c
 	}
-	out := &Config{File: c.File, Env: c.Env, Hash: c.Hash, Services: slices.Clone(c.Services), Alerts: c.Alerts,
-		byName: make(map[string]*Service, len(c.byName)), secrets: c.secrets, tree: c.tree, source: c.source, files: c.files}
+	out := *c
+	out.Services = slices.Clone(c.Services)
+	out.byName = make(map[string]*Service, len(c.byName))
 	for i, s := range out.Services {
 		if other := fallen[s]; other != nil {
 			out.Services[i] = other
 		}
 		out.byName[strings.ToLower(s.Name)] = out.Services[i]
 	}
-	return out
+	return &out
 }

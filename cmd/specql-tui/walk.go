@@ -14,6 +14,7 @@ import (
 	"github.com/specql/specql-ops/internal/version"
 	"github.com/specql/specql-ops/jobs"
 	"github.com/specql/specql-ops/ops"
+	"github.com/specql/specql-ops/ops/actions"
 )
 
 func migrateWalk(c *common) *cobra.Command {
@@ -170,7 +171,7 @@ func signStep(c *common, waive bool) *cobra.Command {
 	var name, note string
 	verb, short := "sign", "Sign a step off that no program can check"
 	if waive {
-		verb, short = "waive", "Decide to go without a step"
+		verb, short = "waive", actions.Must(actions.MigrateWaive).Does
 	}
 	cmd := &cobra.Command{
 		Use:   verb + " STEP --note TEXT [--name NAME]",
@@ -206,7 +207,7 @@ func tellSigned(w io.Writer, c *common, step, state, name string) error {
 func unsignStep(c *common) *cobra.Command {
 	return &cobra.Command{
 		Use:   "unsign STEP",
-		Short: "Take a signature or a waiver back",
+		Short: actions.Must(actions.MigrateUnsign).Does,
 		Args:  usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.reading(cmd.Context(), func(ctx context.Context, db *pgxpool.Pool) error {

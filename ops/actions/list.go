@@ -85,7 +85,7 @@ var all = []Action{
 	// What may be changed before the migration depends on the step: the page says.
 	{ID: MigrateAct, Place: Migrate, Keys: []string{"enter"}, Title: "do it", Does: "Do what the step under the cursor asks for, after its plan", Command: "migrate"},
 	{ID: MigrateWaive, Place: Migrate, Keys: []string{"w"}, Title: "waive", Does: "Go on without the step, with a name and a note", Changes: true, Command: "migrate waive"},
-	{ID: MigrateUnsign, Place: Migrate, Keys: []string{"x"}, Title: "take back", Does: "Take a signature back: the evidence decides again", Changes: true, Command: "migrate unsign"},
+	{ID: MigrateUnsign, Place: Migrate, Keys: []string{"x"}, Title: "take back", Does: "Take a signature or a waiver back: the evidence decides again", Changes: true, Command: "migrate unsign"},
 	{ID: MigrateNext, Place: Migrate, Keys: []string{"n"}, Title: "next open step", Does: "Move the cursor to the next step that can be done", Moves: true},
 	{ID: MigrateWhole, Place: Migrate, Keys: []string{"tab"}, Title: "step in full", Does: "On a narrow screen, show the step in place of the list, or the list again", Moves: true, Quiet: true},
 	{ID: MigrateBack, Place: Migrate, Keys: []string{"esc"}, Title: "list", Does: "Go back to the list", Moves: true, Quiet: true},
