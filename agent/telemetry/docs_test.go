@@ -31,7 +31,8 @@ const (
 func families(t *testing.T) map[string]*dto.MetricFamily {
 	t.Helper()
 	queue := &Queue{now: time.Now, asked: time.Now(), last: &queueState{waiting: map[jobs.ExecutionType]int64{},
-		oldest: map[jobs.ExecutionType]time.Duration{}, closed: []closedLane{{"shop", "rate_limit"}}}}
+		oldest: map[jobs.ExecutionType]time.Duration{}, closed: []closedLane{{"shop", "rate_limit"}},
+		costs: []laneCosts{{"resizer", 1.5, 5}}}}
 	r := NewRegistry(NewFigures(everything(t)), queue)
 	lint(t, r)
 	all := scrape(t, r)

@@ -104,6 +104,7 @@ func (s *Server) close(e *environment, v *version, keep bool, out outcome, r rep
 
 // failInit words the end of an environment that never asked for an invocation.
 func (s *Server) failInit(e *environment, in *invocation, r report) outcome {
+	e.logs.settle() // what it said before it ended
 	out := outcome{id: in.id, functionError: "Unhandled", payload: e.initError()}
 	e.logs.add(fmt.Sprintf("START RequestId: %s Version: %s\n", in.id, e.conf.Version))
 	r.status, r.init = "error", min(e.initTook, maxInit)

@@ -36,13 +36,14 @@ type client struct {
 // clients keeps one client for each access.
 type clients struct {
 	version string
+	given   aws.CredentialsProvider // nil: the usual chain
 
 	mu  sync.Mutex
 	all map[access]*client
 }
 
-func newClients(version string) *clients {
-	return &clients{version: version, all: map[access]*client{}}
+func newClients(version string, given aws.CredentialsProvider) *clients {
+	return &clients{version: version, given: given, all: map[access]*client{}}
 }
 
 func (c *clients) close() { c.retain(nil) }
@@ -73,6 +74,9 @@ func (c *clients) get(ctx context.Context, s *registry.Service) (*client, error)
 		config.WithAPIOptions([]func(*middleware.Stack) error{awsmiddleware.AddUserAgentKeyValue("specql-agent", c.version)}))
 	if err != nil {
 		return nil, err
+	}
+	if c.given != nil {
+		cfg.Credentials = c.given
 	}
 	pool := transport(cfg.HTTPClient)
 	cfg.HTTPClient = &http.Client{Transport: pool, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}

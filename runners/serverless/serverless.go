@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+
 	"github.com/specql/specql-ops/jobs"
 	"github.com/specql/specql-ops/registry"
 	"github.com/specql/specql-ops/runners"
@@ -25,6 +27,10 @@ type Options struct {
 	Log *slog.Logger
 	// Prices are what is paid; DefaultPrices when zero.
 	Prices Prices
+	// Credentials sign calls of services without role_arn; the usual chain when nil:
+	// variables, the shared files, a web identity, the container's or the machine's
+	// role.
+	Credentials aws.CredentialsProvider
 	// Now is the clock by which what is known of functions grows old; time.Now when
 	// nil.
 	Now func() time.Time
@@ -61,7 +67,7 @@ func New(opts Options) *Runner {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	r := &Runner{opts: opts, clients: newClients(opts.Version), facts: newFactBook(opts.Now)}
+	r := &Runner{opts: opts, clients: newClients(opts.Version, opts.Credentials), facts: newFactBook(opts.Now)}
 	r.ctx, r.stop = context.WithCancel(context.Background())
 	return r
 }
