@@ -13,6 +13,8 @@ func exampleEnv(name string) (string, bool) {
 	switch name {
 	case "SPECQL_DEMO_URL":
 		return "http://127.0.0.1:8080", true
+	case "SPECQL_DEMO_LAMBDA":
+		return "http://127.0.0.1:9001", true
 	case "SPECQL_DEMO_SCRIPTS":
 		return "/srv/scripts", true
 	case "CREDENTIALS_DIRECTORY":

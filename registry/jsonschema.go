@@ -27,6 +27,7 @@ var fieldWords = map[string][]string{
 	"validation":         {ValidationOff, ValidationWarn, ValidationStrict},
 	"method":             methods,
 	"command_from_input": {"script", "command"},
+	"invocation_type":    {"request_response", "event", "response_stream"},
 	"network_access":     {"none", "localhost", "all"},
 	"file_access":        {"none", "read", "read_write"},
 	"isolation":          {"full", "process", "none"},

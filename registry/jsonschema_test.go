@@ -84,6 +84,7 @@ func TestTheSchemasWordsAreThoseOfTheChecks(t *testing.T) {
 		"file_access":        "  execution_type: shell\n  security_policy: { file_access: %s }\n",
 		"isolation":          "  execution_type: shell\n  security_policy: { isolation: %s }\n",
 		"mode":               "  execution_type: docker\n  runner_config: { volumes: [{ host_path: /a, container_path: /b, mode: %s }] }\n",
+		"invocation_type":    "  execution_type: serverless\n  runner_config: { invocation_type: %s }\n",
 		"severity":           "alerts: [{ name: a, condition: x > 1, severity: %s }]\n",
 	}
 	for name, words := range fieldWords {

@@ -30,6 +30,8 @@ func suite(t *testing.T, opts Options) {
 				call = newCall("exit", "3", runnertest.FailureText)
 			case runnertest.HugeOutput:
 				call = newCall("huge", "32")
+			case runnertest.Crash:
+				call = newCall("crash")
 			case runnertest.Hang:
 				call = newCall("hang")
 				hanging = call
@@ -43,5 +45,6 @@ func suite(t *testing.T, opts Options) {
 			return call
 		},
 		AwaitHang: func(t *testing.T) { awaitLine(t, hanging.Log, "hanging") },
+		Measures:  []string{"cpu_usage_percent", "memory_mb", "peak_memory_mb"},
 	})
 }

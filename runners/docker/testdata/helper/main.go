@@ -36,6 +36,8 @@ func main() {
 	case "exit": // with a status, and a word to standard error
 		fmt.Fprint(os.Stderr, strings.Join(args[2:], " "))
 		os.Exit(int(number(args[1])))
+	case "crash":
+		panic("something was nil")
 	case "kill": // itself, by a signal
 		signal.Reset()
 		child := exec.Command("/helper", "exit", "0")
