@@ -14,7 +14,7 @@ import (
 
 func heldReason(t *testing.T, db *pgxpool.Pool, service string) string {
 	t.Helper()
-	rows, err := ListJobs(t.Context(), db, Filter{Services: []string{service}}, Page{Size: 1})
+	rows, err := ListJobs(t.Context(), db, Filter{Services: []string{service}, Statuses: []jobs.Status{jobs.Pending}}, Page{Size: 1})
 	if err != nil || len(rows) == 0 {
 		t.Fatalf("%v %v", rows, err)
 	}
