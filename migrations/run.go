@@ -105,7 +105,8 @@ SELECT set_config('client_connection_check_interval', '1s', false) FROM pg_setti
 func (r *run) close(ctx context.Context, failure error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
 	defer cancel()
-	if r.sees(ctx) {
+	alive := !r.conn.IsClosed() // else the server is gone, or we are
+	if (alive || r.second != nil) && r.sees(ctx) {
 		r.record.end(ctx, r.second, failure)
 	}
 	if r.second != nil {
@@ -232,13 +233,11 @@ func (r *run) watch(ctx context.Context, stop <-chan struct{}, p Progress, work 
 	}
 }
 
-// sees opens the second session when it is first needed, or needed again.
+// sees opens the second session when it is first needed, or needed again. The
+// watch calls it too, while conn is at work: it does not ask how conn is.
 func (r *run) sees(ctx context.Context) bool {
 	if r.second != nil && !r.second.IsClosed() {
 		return true
-	}
-	if r.conn.IsClosed() {
-		return false // the server is gone, or we are
 	}
 	conn, err := pgx.ConnectConfig(ctx, r.conn.Config())
 	if err != nil {

@@ -31,10 +31,11 @@ type Terminal struct {
 	command    *exec.Cmd
 	side       *os.File // the pseudo-terminal's own end
 
-	mu      sync.Mutex
-	changed chan struct{} // closed and replaced at every write of the program
-	ended   chan struct{} // closed when the program has ended
-	status  error
+	mu       sync.Mutex
+	changed  chan struct{} // closed and replaced at every write of the program
+	ended    chan struct{} // closed when the program has ended
+	answered chan struct{} // closed when nothing answers the program any more
+	status   error
 }
 
 // Theme is the terminal's own colours, which programs may ask for.
@@ -58,10 +59,13 @@ func Start(cols, rows int, theme Theme, command *exec.Cmd) (*Terminal, error) {
 		return nil, fmt.Errorf("start %s in a terminal: %w", command.Path, err)
 	}
 	t := &Terminal{cols: cols, rows: rows, theme: theme, emulator: vt.NewEmulator(cols, rows), command: command, side: side,
-		changed: make(chan struct{}), ended: make(chan struct{})}
+		changed: make(chan struct{}), ended: make(chan struct{}), answered: make(chan struct{})}
 	t.emulator.SetDefaultBackgroundColor(theme.paper)
 	t.emulator.SetDefaultForegroundColor(theme.ink)
-	go io.Copy(side, t.emulator) // answers to the program's questions, such as for the colours
+	go func() { // answers to the program's questions, such as for the colours
+		io.Copy(side, t.emulator)
+		close(t.answered)
+	}()
 	go t.read()
 	return t, nil
 }
@@ -176,6 +180,11 @@ func (t *Terminal) Close() error {
 	}
 	err := t.side.Close()
 	<-t.ended
+	// Its Close may not meet a Read under way: the end of what it answers ends that.
+	if pipe, ok := t.emulator.InputPipe().(io.Closer); ok {
+		pipe.Close()
+		<-t.answered
+	}
 	t.emulator.Close()
 	return err
 }
