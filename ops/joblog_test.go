@@ -89,7 +89,10 @@ func TestFollowingAsksTheAgentAndEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	ready, heard := make(chan struct{}), make(chan jobs.Signal, 8)
-	go jobs.Listen(ctx, listening.Conn(), func() { close(ready) }, func(s jobs.Signal) { heard <- s })
+	silent := make(chan error, 1)
+	go func() {
+		silent <- jobs.Listen(ctx, listening.Conn(), func() { close(ready) }, func(s jobs.Signal) { heard <- s })
+	}()
 	<-ready
 	ended := make(chan error, 1)
 	go func() { ended <- FollowLog(ctx, db, job, func(LogChunk) error { return nil }) }()
@@ -100,4 +103,5 @@ func TestFollowingAsksTheAgentAndEndsWithItsContext(t *testing.T) {
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("ended with %v", err)
 	}
+	<-silent // the connection goes back only then
 }
