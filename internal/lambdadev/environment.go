@@ -32,6 +32,7 @@ type environment struct {
 	state    *os.ProcessState // valid once gone is closed
 
 	overMemory atomic.Bool
+	slow       bool // its init was given up; of await's caller
 	idle       *time.Timer
 
 	mu        sync.Mutex
@@ -193,6 +194,7 @@ func (e *environment) await(most time.Duration) bool {
 		return true
 	case <-e.gone:
 	case <-timer.C:
+		e.slow = true
 		e.kill()
 		<-e.gone
 	}

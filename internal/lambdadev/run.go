@@ -8,7 +8,8 @@ import (
 )
 
 // maxInit is how long an environment may take until it asks for its first
-// invocation.
+// invocation; one that takes longer is begun anew in the function's own time:
+// https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html
 const maxInit = 10 * time.Second
 
 // invocation is one call on its way through an environment.
@@ -44,15 +45,24 @@ func (s *Server) run(v *version, in *invocation) outcome {
 		return outcome{id: in.id, functionError: "Unhandled", payload: failure("Runtime.InvalidEntrypoint", fmt.Sprintf("RequestId: %s Error: %v", in.id, err))}
 	}
 	report := report{id: in.id, memory: e.conf.MemorySize}
+	timeout := time.Duration(e.conf.Timeout) * time.Second
 	if started {
-		if !e.await(maxInit) {
-			return s.failInit(e, in, report)
+		came, limit := e.await(maxInit), maxInit
+		if !came && e.slow {
+			// The service begins such an init anew, in the function's own time.
+			if e, err = v.start(s); err != nil {
+				return outcome{id: in.id, functionError: "Unhandled", payload: failure("Runtime.InvalidEntrypoint", fmt.Sprintf("RequestId: %s Error: %v", in.id, err))}
+			}
+			came, limit = e.await(timeout), timeout
+			timeout = max(0, timeout-time.Since(e.begun))
+		}
+		if !came {
+			return s.failInit(e, in, limit, report)
 		}
 		report.init = e.initTook
 	}
 	e.logs.add(fmt.Sprintf("START RequestId: %s Version: %s\n", in.id, e.conf.Version))
 	begun := time.Now()
-	timeout := time.Duration(e.conf.Timeout) * time.Second
 	in.deadline = begun.Add(timeout)
 	end := e.carryOut(in, timeout)
 	report.took = time.Since(begun)
@@ -103,18 +113,18 @@ func (s *Server) close(e *environment, v *version, keep bool, out outcome, r rep
 }
 
 // failInit words the end of an environment that never asked for an invocation.
-func (s *Server) failInit(e *environment, in *invocation, r report) outcome {
+func (s *Server) failInit(e *environment, in *invocation, limit time.Duration, r report) outcome {
 	e.logs.settle() // what it said before it ended
 	out := outcome{id: in.id, functionError: "Unhandled", payload: e.initError()}
 	e.logs.add(fmt.Sprintf("START RequestId: %s Version: %s\n", in.id, e.conf.Version))
-	r.status, r.init = "error", min(e.initTook, maxInit)
+	r.status, r.init = "error", min(e.initTook, limit)
 	switch {
 	case out.payload != nil:
 		r.errorType = outcome{payload: out.payload}.errorType()
-	case e.exited():
-		out.payload, r.errorType = exited(e, in.id), "Runtime.ExitError"
+	case e.slow:
+		out.payload, r.status = timedOut(e, in.id, limit), "timeout"
 	default:
-		out.payload, r.status = timedOut(e, in.id, maxInit), "timeout"
+		out.payload, r.errorType = exited(e, in.id), "Runtime.ExitError"
 	}
 	return s.close(e, nil, false, out, r)
 }
