@@ -2,6 +2,7 @@ package docker
 
 import (
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -48,7 +49,7 @@ func warm(t *testing.T, r *Runner, call runners.Call) {
 func waitingFor(r *Runner, call runners.Call) int {
 	r.ahead.mu.Lock()
 	defer r.ahead.mu.Unlock()
-	if s := r.ahead.services[call.Service.Name]; s != nil {
+	if s := r.ahead.services[call.Service.Name]; s != nil && reflect.DeepEqual(s.service, call.Service) {
 		return len(s.ready)
 	}
 	return 0

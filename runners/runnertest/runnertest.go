@@ -94,8 +94,8 @@ type Harness struct {
 	New func(t *testing.T) runners.Runner
 
 	// Call makes one call of the behaviour, with a job id of its own. The
-	// suite sets Timeout and Log, and some of the row's fields. What the call
-	// needs, such as a server or a script, may belong to t and end with it.
+	// suite sets Timeout, Log where it is nil, and some of the row's fields.
+	// What the call needs, such as a server or a script, may belong to t and end with it.
 	Call func(t *testing.T, b Behaviour) runners.Call
 
 	// AwaitHang returns once the work of the latest Hang call is running,

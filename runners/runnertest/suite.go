@@ -70,7 +70,10 @@ func run(t *testing.T, ctx context.Context, h Harness, r runners.Runner, call ru
 	t.Helper()
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	call.Timeout, call.Log = timeout, runners.NewLog()
+	call.Timeout = timeout
+	if call.Log == nil {
+		call.Log = runners.NewLog()
+	}
 	result, err := r.Run(ctx, call)
 	checkResult(t, h, result, err)
 	lines, _ := call.Log.Tail()
