@@ -140,7 +140,7 @@ func (o *operator) feed(service, operation string, n int) {
 }
 
 func TestOperatorWalksTheWholeMigrationFromAnHTTPOnlyDatabase(t *testing.T) {
-	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	url := devdbtest.New(t, application)
 	command := exec.Command("specql-tui", "--database-url", url)

@@ -48,7 +48,7 @@ type operated struct {
 
 func operate(t *testing.T) *operated {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	t.Cleanup(cancel)
 	o := &operated{t: t, ctx: ctx, url: devdbtest.New(t, migrationstest.Migrated), file: filepath.Join(t.TempDir(), "registry.yaml"),
 		slow: slow{make(chan string, 10), make(chan string, 10)}}
@@ -62,7 +62,7 @@ func operate(t *testing.T) *operated {
 	if config == nil {
 		t.Fatal(err, diags)
 	}
-	a, err := agent.New(agent.Options{DatabaseURL: o.url, Name: "worker", Config: config, Lease: 3 * time.Second, Drain: time.Second, Runners: []runners.Runner{o.slow}})
+	a, err := agent.New(agent.Options{DatabaseURL: o.url, Name: "worker", Config: config, Lease: time.Minute, Drain: time.Second, Runners: []runners.Runner{o.slow}})
 	if err != nil {
 		t.Fatal(err)
 	}

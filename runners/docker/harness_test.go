@@ -213,7 +213,7 @@ func newCall(args ...string) runners.Call {
 		Job:       &jobs.Job{ID: id, Identifier: "job-" + id.String(), Service: "helper", Operation: "run", Attempt: 1, MaxAttempts: 3},
 		Service:   service,
 		Operation: &service.Operations[0],
-		Timeout:   60 * time.Second,
+		Timeout:   5 * time.Minute,
 		Log:       runners.NewLog(),
 	}
 }

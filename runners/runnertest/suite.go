@@ -20,7 +20,7 @@ import (
 
 const (
 	// ample is a timeout that only a fault exceeds.
-	ample = 30 * time.Second
+	ample = 2 * time.Minute
 	// soon bounds how long a runner may take to return after its context
 	// ended, with room for a grace period and a busy machine.
 	soon = 5 * time.Second

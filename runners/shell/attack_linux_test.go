@@ -154,7 +154,7 @@ func TestAttacksFailAndLeaveTheirTrace(t *testing.T) {
 		} {
 			t.Run(start+"/"+c.attack+" "+filepath.Base(c.arg), func(t *testing.T) {
 				call := callIn(shortTemp(t), program, []string{program, c.attack, c.arg})
-				call.Timeout, call.Log = 60*time.Second, runners.NewLog()
+				call.Timeout, call.Log = 3*time.Minute, runners.NewLog()
 				if c.limit == "timeout_seconds" {
 					call.Timeout = 300 * time.Millisecond
 				}

@@ -23,8 +23,8 @@ type command struct {
 	// The interpreter gets its path, so that $0, __file__ and relative
 	// imports mean what their author expects. Whoever may exchange the path
 	// owns the working directory and with it the script's content, so the
-	// path is as trustworthy as the content; the shim compares the two once
-	// more just before the start.
+	// path is as trustworthy as the content; the two are compared once more
+	// just before the start.
 	script     *os.File
 	scriptPath string
 }

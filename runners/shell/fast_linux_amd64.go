@@ -274,6 +274,14 @@ func (f *fastStart) start(a *attempt, s *spec, g *group, stdio [3]*os.File) (_ *
 	defer statusW.Close()
 	descriptors := append([]*os.File{stdio[0], stdio[1], stdio[2], controlR, statusW, a.command.program}, g.joinLater()...)
 	b.write(descriptors)
+	if err := s.Script.still(); err != nil {
+		closeAll(b.moved)
+		controlW.Close()
+		statusR.Close()
+		var errno syscall.Errno // none where it was exchanged
+		errors.As(err, &errno)
+		return nil, a.notStarted(report{Step: "start", Error: err.Error(), Errno: errno})
+	}
 	pid, err := b.script.run(unix.CLONE_NEWPID, g.joinNow())
 	closeAll(b.moved)
 	if err != nil {

@@ -112,7 +112,7 @@ func callIn(dir, program string, command []string) runners.Call {
 		Job:       &jobs.Job{ID: id, Identifier: "job-" + id.String(), Service: "helper", Operation: "run", Attempt: 1, MaxAttempts: 3},
 		Service:   service,
 		Operation: &service.Operations[0],
-		Timeout:   30 * time.Second,
+		Timeout:   3 * time.Minute,
 	}
 }
 

@@ -1,6 +1,7 @@
 package shell
 
 import (
+	"errors"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -55,7 +56,11 @@ func TestKilledAgentLeavesNothingOnceAnotherStarts(t *testing.T) {
 		}
 		_ = agent.Wait()
 		// The job dies with its agent, with nobody there to kill it.
-		if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10_000); n != 1 || err != nil {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10_000)
+		for errors.Is(err, unix.EINTR) {
+			n, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10_000)
+		}
+		if n != 1 || err != nil {
 			t.Errorf("%s: the job outlived its agent: %v", level, err)
 		}
 		if len(entries(dir, tempPrefix)) == 0 {

@@ -209,10 +209,8 @@ func (s *shim) filter() error {
 
 // exec starts the program by its descriptor, after a last look at the script.
 func (s *shim) exec() (err error) {
-	if s.spec.Script.Path != "" {
-		if err := s.spec.Script.still(); err != nil {
-			return err
-		}
+	if err := s.spec.Script.still(); err != nil {
+		return err
 	}
 	s.pid, err = syscall.ForkExec(programPath, s.spec.Argv, &syscall.ProcAttr{
 		Env:   s.spec.Env,

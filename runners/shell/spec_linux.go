@@ -70,8 +70,12 @@ func identityOf(f *os.File, path string) (identity, error) {
 	return identity{path, uint64(st.Dev), st.Ino}, nil
 }
 
-// still tells whether the path means the file that it meant.
+// still tells whether the path means the file that it meant. The zero identity
+// always does.
 func (i identity) still() error {
+	if i.Path == "" {
+		return nil
+	}
 	var st unix.Stat_t
 	if err := unix.Stat(i.Path, &st); err != nil {
 		return &os.PathError{Op: "stat", Path: i.Path, Err: err}
