@@ -71,29 +71,34 @@ func (o *operator) press(keys string) {
 // onto moves the cursor down to a step by its title.
 func (o *operator) onto(title string) {
 	o.t.Helper()
-	under := func(s, title string) bool {
-		for line := range strings.Lines(s) {
-			if list, _, _ := strings.Cut(line, "│"); strings.Contains(list, "▸ ") && strings.Contains(list, title) {
-				return true
-			}
-		}
-		return false
-	}
 	o.press("g")
-	if err := o.term.Until(o.ctx, "the first step", func(s string) bool { return under(s, "Console version") }); err != nil {
+	if err := o.term.Until(o.ctx, "the first step", func(s string) bool { return strings.Contains(marked(s), "Console version") }); err != nil {
 		o.t.Fatal(err)
 	}
 	for range 60 {
-		if under(o.term.Text(), title) {
+		at := marked(o.term.Text())
+		if strings.Contains(at, title) {
 			return
 		}
-		before := o.term.Text()
+		// Each key is waited for: one more would go past the step.
 		o.press("j")
-		try, cancel := context.WithTimeout(o.ctx, time.Second)
-		o.term.Until(try, "the cursor moves", func(s string) bool { return s != before })
-		cancel()
+		if err := o.term.Until(o.ctx, "the cursor moves", func(s string) bool { m := marked(s); return m != "" && m != at }); err != nil {
+			o.t.Fatal(err)
+		}
 	}
 	o.t.Fatalf("there is no step %q:\n%s", title, o.term.Text())
+}
+
+// marked is the list's title under the cursor.
+func marked(s string) string {
+	for line := range strings.Lines(s) {
+		list, _, _ := strings.Cut(line, "│")
+		if _, at, ok := strings.Cut(list, "▸ "); ok {
+			title, _, _ := strings.Cut(strings.TrimLeft(at, "●◐○▲✕ "), "  ")
+			return title
+		}
+	}
+	return ""
 }
 
 // act opens the step's dialog and confirms it, with a reason where one is asked.
