@@ -52,7 +52,7 @@ func (o *Options) validate() error {
 	o.Slots = defaulted(o.Slots, 100)
 	if o.Connections == 0 {
 		o.Connections = 1
-		if o.Slots > 200 {
+		if o.Slots > 32 {
 			o.Connections = 2
 		}
 	}

@@ -25,7 +25,7 @@ const (
 		WHERE id = ANY ($1) AND status = 'running'`
 )
 
-// bareConnections is how many loops share the slots: as many as an agent uses.
+// bareConnections is how many loops share the slots.
 func bareConnections(slots int) int {
 	if slots > 200 {
 		return 2
@@ -93,6 +93,10 @@ func bareListener(ctx context.Context, url string, slots int, ready chan<- struc
 	return listen(ctx, url, ready, func(conn *pgx.Conn) error { return bareLoop(ctx, conn, slots, began) })
 }
 
+// waker is an agent that lives as long as the table: rows notify nobody else.
+const waker = `INSERT INTO jobs.tb_agent (id, name, host, pid, version, execution_types, slots, lease_expires_at)
+	VALUES (gen_random_uuid(), 'bare loop', '', 0, '', '{}', 1, 'infinity')`
+
 // listen calls woken at each notification of waiting jobs, and once more when
 // others came meanwhile, until ctx ends. Ready is closed when it listens.
 func listen(ctx context.Context, url string, ready chan<- struct{}, woken func(conn *pgx.Conn) error) error {
@@ -107,8 +111,10 @@ func listen(ctx context.Context, url string, ready chan<- struct{}, woken func(c
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	if _, err := conn.Exec(ctx, "LISTEN specql_jobs"); err != nil {
-		return err
+	for _, sql := range []string{waker, "LISTEN specql_jobs"} {
+		if _, err := conn.Exec(ctx, sql); err != nil {
+			return err
+		}
 	}
 	close(ready)
 	for {

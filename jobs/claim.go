@@ -9,6 +9,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -78,36 +79,51 @@ type Claim struct {
 
 // The switches of types and services, the circuits and the agent's own lease are
 // read in the claim itself: what was switched off or stopped, or a circuit that
-// opened, is obeyed by the next claim after the commit, and an agent that was given up for dead gets
-// nothing. The rows are updated where they were locked, all in one scan, without
-// a second search by id and without a join.
-const claimSQL = `
-WITH picked AS (
+// opened, is obeyed by the next claim after the commit, and an agent that was
+// given up for dead gets nothing. The rows are updated where they were locked,
+// all in one scan, without a second search by id and without a join.
+//
+// One lane has a statement of its own: a job that wakes an agent comes mostly
+// alone, and unnesting and joining costs more than the claim itself.
+var (
+	claimSQL = strings.NewReplacer("{typeOfRow}", "($3::text[])[array_position($2::text[], r.service_name)]", "{picked}", `
     SELECT j.place
       FROM unnest($2::text[], $3::text[], $4::int[], $5::timestamptz[], $6::uuid[])
-           AS l(service, type, room, from_place, from_id)
-     CROSS JOIN LATERAL (
-           SELECT ctid AS place FROM jobs.tb_job_run
-            WHERE service_name = l.service AND status = 'pending'
-              AND (coalesce(requeued_at, created_at, '-infinity'::timestamptz), id) > (l.from_place, l.from_id)
-            ORDER BY coalesce(requeued_at, created_at, '-infinity'::timestamptz), id
-            LIMIT l.room
-              FOR UPDATE SKIP LOCKED) j
-     WHERE EXISTS (SELECT FROM jobs.tb_agent a WHERE a.id = $1 AND a.lease_expires_at > now())
-       AND (SELECT t.enabled AND t.stopped_at IS NULL FROM jobs.tb_execution_type t WHERE t.execution_type = l.type)
-       AND coalesce((SELECT c.enabled AND (c.runs_as IS NULL OR c.runs_as = l.type)
-                            AND (c.failure_threshold = 0 OR c.failures_in_row < c.failure_threshold)
-                       FROM jobs.tb_lane c WHERE c.service_name = l.service), true)
-     LIMIT $7
+           AS l(service, type, room, behind, behind_id)
+     CROSS JOIN LATERAL (`+inLane.Replace(waitingSQL)+`) j
+     WHERE `+inLane.Replace(openSQL)+`
+     LIMIT $7`).Replace(claimRowsSQL)
+	claimLaneSQL = strings.NewReplacer("{typeOfRow}", "$3::text", "{picked}",
+		ofLane.Replace(strings.Replace(waitingSQL, "{open}", "AND "+openSQL, 1))).Replace(claimRowsSQL)
+
+	inLane = strings.NewReplacer("{service}", "l.service", "{type}", "l.type", "{room}", "l.room", "{behind}", "l.behind, l.behind_id", "{open}", "")
+	ofLane = strings.NewReplacer("{service}", "$2::text", "{type}", "$3::text", "{room}", "$4::int", "{behind}", "$5::timestamptz, $6::uuid")
 )
+
+const (
+	claimRowsSQL = `
 UPDATE jobs.tb_job_run r
-   SET status = 'running', agent_id = $1, execution_type = ($3::text[])[array_position($2::text[], r.service_name)],
+   SET status = 'running', agent_id = $1, execution_type = {typeOfRow},
        attempts = coalesce(r.attempts, 0) + 1, max_attempts = coalesce(r.max_attempts, 3),
        started_at = now(), completed_at = NULL, retry_at = NULL, updated_at = now()
- WHERE r.ctid = ANY (ARRAY (SELECT place FROM picked))
+ WHERE r.ctid = ANY (ARRAY ({picked}))
 RETURNING r.id, r.identifier, r.service_name, r.operation, r.input_data, r.runner_config, r.security_context,
           r.attempts, r.max_attempts, coalesce(r.timeout_seconds, 0), r.tenant_id, r.correlation_id, r.idempotency_key,
           coalesce(r.requeued_at, r.created_at, '-infinity'::timestamptz), r.started_at, r.ctid`
+
+	waitingSQL = `
+           SELECT ctid AS place FROM jobs.tb_job_run
+            WHERE service_name = {service} AND status = 'pending'
+              AND (coalesce(requeued_at, created_at, '-infinity'::timestamptz), id) > ({behind}) {open}
+            ORDER BY coalesce(requeued_at, created_at, '-infinity'::timestamptz), id
+            LIMIT {room}
+              FOR UPDATE SKIP LOCKED`
+	openSQL = `EXISTS (SELECT FROM jobs.tb_agent a WHERE a.id = $1 AND a.lease_expires_at > now())
+       AND (SELECT t.enabled AND t.stopped_at IS NULL FROM jobs.tb_execution_type t WHERE t.execution_type = {type})
+       AND coalesce((SELECT c.enabled AND (c.runs_as IS NULL OR c.runs_as = {type})
+                            AND (c.failure_threshold = 0 OR c.failures_in_row < c.failure_threshold)
+                       FROM jobs.tb_lane c WHERE c.service_name = {service}), true)`
+)
 
 // What a gated lane is asked with: its switches are read along with it. A lane
 // with a budget in USD is asked for that too.
@@ -140,15 +156,8 @@ SELECT service FROM lane WHERE service IS NOT NULL`
 
 func (c *Claim) queue(batch *pgx.Batch, agent ID, out *Exchanged) {
 	if len(c.Lanes) > 0 && c.Limit > 0 {
-		n := len(c.Lanes)
-		services, types, rooms := make([]string, n), make([]string, n), make([]int32, n)
-		places, ids := make([]pgtype.Timestamptz, n), make([]ID, n)
-		for i := range c.Lanes {
-			l := &c.Lanes[i]
-			services[i], types[i], rooms[i] = l.Service, string(l.Type), int32(l.Room)
-			places[i], ids[i] = l.From.timestamp(), l.From.ID
-		}
-		batch.Queue(claimSQL, agent, services, types, rooms, places, ids, int32(c.Limit)).Query(func(rows pgx.Rows) error {
+		sql, args := c.statement(agent)
+		batch.Queue(sql, args...).Query(func(rows pgx.Rows) error {
 			out.Claimed = slices.Grow(out.Claimed, min(c.Limit, 256))
 			r := &row{}
 			columns := r.columns(&r.place)
@@ -173,6 +182,23 @@ func (c *Claim) queue(batch *pgx.Batch, agent ID, out *Exchanged) {
 			return readGated(rows, l.Service, out)
 		})
 	}
+}
+
+// statement is what claims from the lanes without gates.
+func (c *Claim) statement(agent ID) (sql string, args []any) {
+	if len(c.Lanes) == 1 {
+		l := &c.Lanes[0]
+		return claimLaneSQL, []any{agent, l.Service, string(l.Type), int32(min(l.Room, c.Limit)), l.From.timestamp(), l.From.ID}
+	}
+	n := len(c.Lanes)
+	services, types, rooms := make([]string, n), make([]string, n), make([]int32, n)
+	places, ids := make([]pgtype.Timestamptz, n), make([]ID, n)
+	for i := range c.Lanes {
+		l := &c.Lanes[i]
+		services[i], types[i], rooms[i] = l.Service, string(l.Type), int32(l.Room)
+		places[i], ids[i] = l.From.timestamp(), l.From.ID
+	}
+	return claimSQL, []any{agent, services, types, rooms, places, ids, int32(c.Limit)}
 }
 
 // readGated reads what jobs.claim_gated returns: the claimed jobs, and one row
