@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"runtime/debug"
@@ -151,14 +152,13 @@ func security(held map[string]any, rule, offered string, violated bool) json.Raw
 	if held == nil && !violated {
 		return nil
 	}
-	all := make(map[string]any, len(held)+1)
-	for k, v := range held {
-		all[k] = v
-	}
 	if violated {
+		all := make(map[string]any, len(held)+1)
+		maps.Copy(all, held)
 		all["violation"] = map[string]string{"rule": rule, "offered": printable(offered)}
+		held = all
 	}
-	raw, err := json.Marshal(all)
+	raw, err := json.Marshal(held)
 	if err != nil {
 		return nil
 	}

@@ -72,6 +72,7 @@ func (q *queue) send() bool {
 
 func (q *queue) land(i int, fail bool) {
 	f := q.flying[i]
+	q.ledger.land()
 	q.flying = slices.Delete(q.flying, i, i+1)
 	if fail { // rolled back: the rows wait as before, and nobody is told
 		for _, j := range f.out.Claimed {

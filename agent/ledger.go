@@ -41,6 +41,9 @@ type ledger struct {
 	agent    jobs.ID                         // the present incarnation
 	results  map[jobs.ID]*outbox             // by incarnation
 	ended    int                             // results that wait to be recorded
+	quorum   int                             // results that are worth an exchange beside another
+	flying   int                             // exchanges under way
+	taken    time.Time                       // when the last of them was
 	usual    int                             // how many were taken the last time, for the room of the next outbox
 	costs    []jobs.Cost                     // that wait to be settled
 	busy     map[*lane]*runners.BusyError    // why lanes were left, to be told
@@ -66,7 +69,7 @@ type outbox struct {
 func (o *outbox) len() int { return len(o.completed) + len(o.failed) + len(o.handBack) }
 
 func newLedger(slots, loops int, types []jobs.ExecutionType) *ledger {
-	l := &ledger{free: slots, types: map[jobs.ExecutionType]bool{}, byName: map[string]*lane{}, woken: jobs.Last,
+	l := &ledger{free: slots, quorum: slots / (2 * loops), types: map[jobs.ExecutionType]bool{}, byName: map[string]*lane{}, woken: jobs.Last,
 		running: map[jobs.ID]*attempt{}, ending: map[*attempt]bool{}, results: map[jobs.ID]*outbox{}, aside: map[*aside]bool{}, busy: map[*lane]*runners.BusyError{}, metrics: metrics{},
 		totals: totals{}, signal: make(chan struct{}, loops)}
 	for _, t := range types {

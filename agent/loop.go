@@ -38,6 +38,7 @@ func (a *Agent) exchange(ctx context.Context) {
 		busy.Store(a.vitals.now())
 		gates, err = a.carryOut(ctx, conn, req)
 		busy.Store(0)
+		a.ledger.land()
 		if err != nil {
 			conn.Close(context.WithoutCancel(ctx))
 			a.doubt.Store(a.doubt.Load() || req.asks())

@@ -25,7 +25,7 @@ type Options struct {
 	Isolation   string        // what the host's shell jobs get; shown in jobs.tb_agent
 	Abilities   Abilities     // what the host can run; shown in jobs.tb_agent
 	Slots       int           // jobs at once; 100, at most 100,000
-	Connections int           // that exchange with the queue: 1 up to 200 slots, else 2
+	Connections int           // that exchange with the queue: 1 up to 32 slots, else 2
 	Lease       time.Duration // without a heartbeat for so long the jobs are taken over; 15 s, at least 1 s
 	Drain       time.Duration // running jobs get so long when the agent stops; 30 s
 	RetryBase   time.Duration // backoff before the first retry, doubled each time; 1 s
@@ -38,6 +38,11 @@ type Options struct {
 	// them for good.
 	Retention time.Duration
 }
+
+// GCPercent is what a program whose work is an agent sets the collector to
+// (runtime/debug.SetGCPercent). Few megabytes live and each job leaves some
+// kilobytes behind: at Go's default of 100 a busy agent collects all the time.
+const GCPercent = 400
 
 func (o *Options) validate() error {
 	var errs []error

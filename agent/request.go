@@ -41,10 +41,17 @@ func (r *request) full() bool {
 
 // take hands out what is to be exchanged now: results of one incarnation and
 // a claim for all room that there is. ok is false when nothing is; then again
-// says after which time something may be, zero for never.
+// says after which time something may be, zero for never. The caller tells land
+// when the exchange is over.
+//
+// Beside an exchange under way a few results are left to the next one: many in
+// one exchange cost the database less than a few in each of two.
 func (l *ledger) take(now time.Time) (req *request, again time.Duration, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if left := slowExchange - now.Sub(l.taken); left > 0 && l.flying > 0 && l.ended < l.quorum && (l.woken == jobs.Last || l.free <= 0) {
+		return nil, left, false
+	}
 	req = &request{agent: l.agent, out: &outbox{}, config: l.config}
 	l.takeResults(req)
 	l.takeCosts(req)
@@ -58,7 +65,22 @@ func (l *ledger) take(now time.Time) (req *request, again time.Duration, ok bool
 	} else if l.tallied() && again == 0 {
 		again = metricsEvery
 	}
-	return req, again, !req.idle()
+	if ok = !req.idle(); ok {
+		l.flying++
+		l.taken = now
+	}
+	return req, again, ok
+}
+
+// slowExchange is how long a few results wait for an exchange under way, which
+// may wait for a lock; then another connection takes them.
+const slowExchange = 5 * time.Millisecond
+
+// land ends an exchange that take began.
+func (l *ledger) land() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.flying--
 }
 
 // takeResults moves at most maxBatch results into the request. Results of an

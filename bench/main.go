@@ -17,12 +17,14 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/specql/specql-ops/agent"
 	"github.com/specql/specql-ops/runners/shell"
 )
 
@@ -72,6 +74,9 @@ func main() {
 		return
 	}
 	shell.ShimMain()
+	if os.Getenv("GOGC") == "" { // for all that is measured, peers too
+		debug.SetGCPercent(agent.GCPercent)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, os.Args[1:]); err != nil {

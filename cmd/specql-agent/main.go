@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -51,6 +52,9 @@ func (e *exitError) Unwrap() error { return e.err }
 func main() {
 	shell.ShimMain()
 	waiter.Main()
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(agent.GCPercent)
+	}
 	if err := command().ExecuteContext(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, "specql-agent:", strings.TrimSpace(err.Error()))
 		status := exitUsage

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"encoding/pem"
 	"io"
 	"math/big"
@@ -253,8 +254,8 @@ func TestAProxyIsUsedOnlyWhereTheRegistryNamesOne(t *testing.T) {
 	if len(proxy.seen) != 1 || proxy.seen[0] != "CONNECT "+server.Listener.Addr().String() {
 		t.Errorf("the registry's proxy got %q", proxy.seen)
 	}
-	if policy := result.Security["policy"].(map[string]any); policy["proxy"] != strings.TrimPrefix(proxy.URL, "http://") {
-		t.Errorf("recorded: %v", policy)
+	if policy, _ := json.Marshal(result.Security["policy"]); !strings.Contains(string(policy), `"proxy":"`+strings.TrimPrefix(proxy.URL, "http://")+`"`) {
+		t.Errorf("recorded: %s", policy)
 	}
 
 	plain := newCall("http://api.example.com", `{}`) // a name that only the proxy need know

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -52,14 +53,12 @@ func (a *attempt) prepare() (err error) {
 	if err := a.narrow(); err != nil {
 		return err
 	}
-	policy := a.route.allowed
+	a.result.Security = map[string]any{"policy": a.route.recorded}
 	if a.narrowed != nil {
-		policy = map[string]any{"narrowed_to": a.narrowed.sources()}
-		for k, v := range a.route.allowed {
-			policy[k] = v
-		}
+		policy := map[string]any{"narrowed_to": a.narrowed.sources()}
+		maps.Copy(policy, a.route.allowed)
+		a.result.Security["policy"] = policy
 	}
-	a.result.Security = map[string]any{"policy": policy}
 
 	a.header = make(http.Header, a.headerCount())
 	if a.route.base == nil {

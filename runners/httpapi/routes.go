@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"net"
 	"net/http"
 	"net/url"
@@ -32,8 +33,9 @@ const (
 type route struct {
 	base      *url.URL // nil: the row gives the endpoint
 	policy    *policy
-	refused   error          // why base is not permitted; nil: it is
-	allowed   map[string]any // Result.Security's policy; read-only
+	refused   error           // why base is not permitted; nil: it is
+	allowed   map[string]any  // Result.Security's policy; read-only
+	recorded  json.RawMessage // allowed, as every attempt records it
 	transport *http.Transport
 	token     *http.Transport // to auth_config.token_url; nil without one
 }
@@ -159,7 +161,8 @@ func (rs *routes) make(s *registry.Service) (*route, error) {
 		}
 		r.token = newTransport(at, proxy, security.Clone(), rs.opts)
 	}
-	return r, nil
+	r.recorded, err = json.Marshal(r.allowed)
+	return r, err
 }
 
 // proxy is the one that the registry names, and the policy for dialling it;
