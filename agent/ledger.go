@@ -117,7 +117,7 @@ func (l *ledger) wakeLocked(at jobs.Place) {
 	if at.Before(l.woken) {
 		l.woken = at
 	}
-	l.pokeAll()
+	l.poke() // one loop takes all that there is
 }
 
 // pokeAll lets every waiting loop look again.
