@@ -8,15 +8,17 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/specql/specql-ops/internal/demo"
 	"github.com/specql/specql-ops/runners/docker/waiter"
 	"github.com/specql/specql-ops/runners/shell"
 )
 
 func main() {
 	// demo runs an agent in this process, whose sandboxed jobs start as
-	// copies of it.
+	// copies of it, and so does its sample function.
 	shell.ShimMain()
 	waiter.Main()
+	demo.FunctionMain()
 	os.Exit(run(os.Args[1:]))
 }
 

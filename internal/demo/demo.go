@@ -27,6 +27,7 @@ import (
 	"github.com/specql/specql-ops/runners"
 	"github.com/specql/specql-ops/runners/docker"
 	"github.com/specql/specql-ops/runners/httpapi"
+	"github.com/specql/specql-ops/runners/serverless"
 	"github.com/specql/specql-ops/runners/shell"
 )
 
@@ -114,7 +115,13 @@ func Run(ctx context.Context, opt Options) (result Result, err error) {
 		say("image %s, built from examples/containers/predictor", image.tag)
 		defer image.remove()
 	}
-	agentDone, stopAgent, err := startAgent(ctx, opt, url, service.url, image)
+	functions, err := startFunctions(ctx)
+	if err != nil {
+		return result, err
+	}
+	defer functions.Close()
+	say("local AWS Lambda: %s, with examples/functions/image_resizer", functions.URL())
+	agentDone, stopAgent, err := startAgent(ctx, opt, url, service.url, functions.URL(), image)
 	if err != nil {
 		return result, err
 	}
@@ -127,7 +134,7 @@ func Run(ctx context.Context, opt Options) (result Result, err error) {
 	feeding, stopFeed := context.WithCancel(ctx)
 	defer stopFeed()
 	fed := make(chan error, 1)
-	go func() { fed <- feed(feeding, pool, image != nil) }()
+	go func() { fed <- feed(feeding, pool, service.url, image != nil) }()
 	if !opt.Headless {
 		err := opt.Console(ctx, url)
 		stopFeed()
@@ -167,12 +174,12 @@ func migrate(ctx context.Context, url string) (Migration, error) {
 
 // startAgent unpacks the examples and runs an agent on them in this process.
 // What it logs goes to a file beside the registry, not over the console.
-func startAgent(ctx context.Context, opt Options, url, serviceURL string, image *image) (done <-chan error, stop func() error, err error) {
+func startAgent(ctx context.Context, opt Options, url, serviceURL, lambdaURL string, image *image) (done <-chan error, stop func() error, err error) {
 	dir, err := unpack()
 	if err != nil {
 		return nil, nil, err
 	}
-	vars := map[string]string{"SPECQL_DEMO_URL": serviceURL, "SPECQL_DEMO_SCRIPTS": filepath.Join(dir, "scripts")}
+	vars := map[string]string{"SPECQL_DEMO_URL": serviceURL, "SPECQL_DEMO_LAMBDA": lambdaURL, "SPECQL_DEMO_SCRIPTS": filepath.Join(dir, "scripts")}
 	if image != nil {
 		vars["SPECQL_DEMO_IMAGE"] = image.tag
 	}
@@ -198,8 +205,9 @@ func startAgent(ctx context.Context, opt Options, url, serviceURL string, image 
 		return nil, nil, err
 	}
 	web := httpapi.New(httpapi.Options{LookupEnv: read.LookupEnv, Version: version.Short(), Log: log})
-	taken := []runners.Runner{web, sh}
-	closeAll := func() { web.Close(); sh.Close() }
+	cloud := serverless.New(serverless.Options{Version: version.Short(), Log: log, Credentials: localKeys})
+	taken := []runners.Runner{web, sh, cloud}
+	closeAll := func() { web.Close(); sh.Close(); cloud.Close() }
 	if image != nil {
 		containers, err := docker.New(docker.Options{Log: log, Agent: "demo", AheadMB: 128})
 		if err != nil {
@@ -207,7 +215,7 @@ func startAgent(ctx context.Context, opt Options, url, serviceURL string, image 
 			return nil, nil, err
 		}
 		taken = append(taken, containers)
-		closeAll = func() { web.Close(); sh.Close(); containers.Close() }
+		closeAll = func() { web.Close(); sh.Close(); cloud.Close(); containers.Close() }
 	}
 	a, err := agent.New(agent.Options{DatabaseURL: url, Config: config, Name: "demo", Version: version.Short(),
 		Runners: taken, Isolation: sh.Host().Isolation, Slots: 50,

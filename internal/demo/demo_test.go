@@ -16,12 +16,13 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	FunctionMain()
 	shell.ShimMain() // the demo's agent starts shell jobs by this program
 	waiter.Main()
 	os.Exit(m.Run())
 }
 
-func TestHeadlessDemoLosesNothingAndReportsBothTypes(t *testing.T) {
+func TestHeadlessDemoLosesNothingAndReportsEveryType(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	before, _ := filepath.Glob(filepath.Join(os.TempDir(), "specql-demo-*"))
@@ -40,6 +41,9 @@ func TestHeadlessDemoLosesNothingAndReportsBothTypes(t *testing.T) {
 	}
 	if docker.Examine(ctx)[0].OK && (result.Types["docker"].Completed == 0 || result.Types["docker"].Failed > 0 || result.Types["docker"].P50 <= 0) {
 		t.Errorf("docker: %+v", result.Types["docker"])
+	}
+	if s := result.Types["serverless"]; s.Completed == 0 || s.Failed > 0 || s.P50 <= 0 {
+		t.Errorf("serverless: %+v", s)
 	}
 	if len(result.Migration.Applied) == 0 || result.Migration.Seconds <= 0 {
 		t.Errorf("migration: %+v", result.Migration)

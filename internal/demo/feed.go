@@ -63,12 +63,19 @@ var inContainers = kind{4, "predictor", "predict", func(n int) map[string]any {
 	return map[string]any{"model_version": "2", "orders": []int{100 + n%50, 120 + n%70, 135 + n%30, 160 + n%90}}
 }}
 
+// onLambda are jobs of the function, which fetches its images from the application.
+func onLambda(url string) kind {
+	return kind{4, "image_resizer", "resize", func(n int) map[string]any {
+		return map[string]any{"image_url": fmt.Sprintf("%s/images/%d.png", url, n%50), "width": 64 + n%3*64, "height": 64}
+	}}
+}
+
 // feed queues jobs as the application does, some forty a second with bursts,
 // until ctx ends.
-func feed(ctx context.Context, pool *pgxpool.Pool, containers bool) error {
-	kinds, total := mix, 0
+func feed(ctx context.Context, pool *pgxpool.Pool, url string, containers bool) error {
+	kinds, total := append(slices.Clone(mix), onLambda(url)), 0
 	if containers {
-		kinds = append(slices.Clone(mix), inContainers)
+		kinds = append(kinds, inContainers)
 	}
 	for _, k := range kinds {
 		total += k.weight

@@ -3,6 +3,10 @@ package demo
 import (
 	"encoding/json"
 	"fmt"
+	"hash/fnv"
+	pictures "image"
+	"image/color"
+	"image/png"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -53,12 +57,29 @@ func startService() (*service, error) {
 		busy(12*time.Millisecond, 8*time.Millisecond)
 		answer(w, map[string]any{"id": fmt.Sprintf("msg_%08x", rand.Uint32()), "queued": true})
 	})
+	mux.HandleFunc("GET /images/{name}", draw)
 	s := &service{url: "http://" + listener.Addr().String(), server: &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}}
 	go s.server.Serve(listener)
 	return s, nil
 }
 
 func (s *service) stop() { s.server.Close() }
+
+// draw answers with a picture, a different one for each name.
+func draw(w http.ResponseWriter, r *http.Request) {
+	hash := fnv.New32a()
+	hash.Write([]byte(r.PathValue("name")))
+	seed := hash.Sum32()
+	const side = 256
+	drawn := pictures.NewRGBA(pictures.Rect(0, 0, side, side))
+	for y := range side {
+		for x := range side {
+			drawn.SetRGBA(x, y, color.RGBA{R: byte(uint32(x) ^ seed), G: byte(uint32(y) ^ seed>>8), B: byte(uint32(x+y) ^ seed>>16), A: 255})
+		}
+	}
+	w.Header().Set("Content-Type", "image/png")
+	png.Encode(w, drawn)
+}
 
 // busy takes about as long as told, with the long tail of real services.
 func busy(base, spread time.Duration) {
