@@ -51,6 +51,8 @@ func (r *plainReader) next() {
 			indent++
 		}
 		if indent == len(line) || line[indent] == '#' {
+			// A lone carriage return ends a line too, and the comment with it.
+			r.failed = r.failed || strings.IndexByte(line, '\r') >= 0
 			continue
 		}
 		for i := indent; i < len(line); i++ {
