@@ -1,6 +1,7 @@
 package tui
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -89,6 +90,42 @@ func TestHTTPIsSwitchedOffOnlyWithItsNameTyped(t *testing.T) {
 	if want := `http enable=false force=true reason="stop"`; len(c.f.switched) != 1 || c.f.switched[0] != want {
 		t.Fatalf("switched %q, want %q", c.f.switched, want)
 	}
+}
+
+func TestOneKeyStopsAllClaimingAndOneLetsItGoOn(t *testing.T) {
+	c := open(t, newFake(), 80, 24, "")
+	c.press("3", "!") // from any page
+	c.pass(parts.Grace)
+	c.shows("Emergency stop", "Nothing new starts", "812 jobs are held")
+	c.press("right", "enter")
+	c.shows("All claiming is stopped.")
+	c.pass(parts.Grace)
+	c.press("enter")
+	c.tick(3 * time.Second)
+	c.shows("✕ ALL CLAIMING STOPPED")
+	c.press("2", "!")
+	c.pass(parts.Grace)
+	c.shows("Resume all claiming", "It was stopped by: emergency stop")
+	c.press("right", "enter")
+	c.shows("Claiming goes on.")
+	c.pass(parts.Grace)
+	c.press("enter")
+	c.tick(3 * time.Second)
+	c.lacks("STOPPED")
+	if want := []string{"stop=true because ", "stop=false because "}; !slices.Equal(c.f.done, want) {
+		t.Fatalf("did %q, want %q", c.f.done, want)
+	}
+}
+
+func TestWhatCannotBeCountedKeepsNobodyFromStopping(t *testing.T) {
+	c := open(t, newFake(), 80, 24, "")
+	c.f.err = errGone
+	c.press("!")
+	c.pass(parts.Grace)
+	c.shows("could not be counted")
+	c.f.err = nil
+	c.press("right", "enter")
+	c.shows("All claiming is stopped.")
 }
 
 func TestReadOnlyGreysTheSwitchAndSaysWhy(t *testing.T) {

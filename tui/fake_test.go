@@ -89,6 +89,21 @@ func (f *fake) source() Source {
 				return []jobs.Switch{{Type: types[0], Enabled: enable, Reason: reason}}
 			})
 		},
+		PlanStop: func(context.Context) (ops.StopPlan, error) {
+			return answer(f, func() ops.StopPlan {
+				return ops.StopPlan{Stopped: f.overview.Stopped, Agents: f.overview.AgentsAlive, Pending: 812, Running: 7}
+			})
+		},
+		Stop: func(_ context.Context, stop bool, reason string) (bool, error) {
+			return answer(f, func() bool {
+				f.done = append(f.done, fmt.Sprintf("stop=%t because %s", stop, reason))
+				f.overview.Stopped = ""
+				if stop {
+					f.overview.Stopped = "emergency stop: " + reason + " (anna, just now)"
+				}
+				return true
+			})
+		},
 		PlanJobs: func(_ context.Context, action ops.JobAction, filter ops.Filter) (ops.JobPlan, error) {
 			return answer(f, func() ops.JobPlan {
 				r := row(1)

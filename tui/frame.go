@@ -83,6 +83,9 @@ func (a *app) top() string {
 		short--
 		text = join()
 	}
+	if a.overview.Value.Stopped != "" {
+		return th.Alarm.Render(parts.Fit(text, a.w))
+	}
 	return th.Bar.Render(parts.Fit(text, a.w))
 }
 
@@ -114,9 +117,13 @@ func (a *app) segments() []segment {
 		mode = segment{"multi-execution", "multi"}
 	}
 	database := parts.Clean(v.Database)
-	return []segment{{environment, parts.Fit(environment, min(parts.Width(environment), 12))},
+	all := []segment{{environment, parts.Fit(environment, min(parts.Width(environment), 12))},
 		{database + " @ " + parts.Clean(v.Server), parts.Fit(database, min(parts.Width(database), 12))},
 		role, alive, registryVersion(v.RegistryHashes), mode}
+	if v.Stopped != "" { // before all else
+		all = append([]segment{{"✕ ALL CLAIMING STOPPED: " + parts.Clean(v.Stopped), "✕ ALL CLAIMING STOPPED"}}, all...)
+	}
+	return all
 }
 
 func registryVersion(hashes []string) segment {

@@ -98,6 +98,8 @@ func (a *app) do(act actions.Action) tea.Cmd {
 		return a.copy()
 	case actions.Export:
 		return a.export()
+	case actions.Stop:
+		return a.ask(a.stopping(a.overview.Value.Stopped == ""))
 	case actions.Undo:
 		u := a.undo
 		return a.ask(parts.Ask{Title: u.Title, Plan: u.Plan, Do: u.Do})

@@ -23,6 +23,9 @@ type Source struct {
 	Filter   func(words string) (ops.Filter, error)
 	Plan     func(ctx context.Context, types []jobs.ExecutionType, enable bool) (ops.SwitchPlan, error)
 	Switch   func(ctx context.Context, types []jobs.ExecutionType, enable, force bool, reason string) ([]jobs.Switch, error)
+	// Of all claiming: how it stands, and stopping or resuming it.
+	PlanStop func(ctx context.Context) (ops.StopPlan, error)
+	Stop     func(ctx context.Context, stop bool, reason string) (changed bool, err error)
 	// Of jobs: what an action will do, and doing it.
 	PlanJobs      func(ctx context.Context, action ops.JobAction, f ops.Filter) (ops.JobPlan, error)
 	ChangeJobs    func(ctx context.Context, action ops.JobAction, f ops.Filter, reason string, progress func(int64)) (ops.JobResult, error)
@@ -72,6 +75,13 @@ func Database(ctx context.Context, pool *pgxpool.Pool, by jobs.By, keymap action
 		},
 		Switch: func(ctx context.Context, types []jobs.ExecutionType, enable, force bool, reason string) ([]jobs.Switch, error) {
 			return ops.Switch(ctx, pool, types, enable, force, because(reason))
+		},
+		PlanStop: func(ctx context.Context) (ops.StopPlan, error) { return ops.PlanStop(ctx, pool) },
+		Stop: func(ctx context.Context, stop bool, reason string) (bool, error) {
+			if stop {
+				return ops.EmergencyStop(ctx, pool, because(reason))
+			}
+			return ops.ResumeClaims(ctx, pool, because(reason))
 		},
 		PlanJobs: func(ctx context.Context, action ops.JobAction, f ops.Filter) (ops.JobPlan, error) {
 			return ops.PlanJobs(ctx, pool, action, f)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/specql/specql-ops/jobs"
 	"github.com/specql/specql-ops/ops"
+	"github.com/specql/specql-ops/ops/actions"
 )
 
 func services(c *common) *cobra.Command {
@@ -147,7 +148,7 @@ func emergencyStop(c *common) *cobra.Command {
 	var reason string
 	cmd := &cobra.Command{
 		Use:   "emergency-stop",
-		Short: "Stop all claiming of every agent at once, until resume",
+		Short: actions.Does(actions.Stop),
 		Long: "No job of any type is started any more, by no agent, also those that start later; running ones finish. The\n" +
 			"execution types' own switches stay as they are. specql-tui resume ends it.",
 		Args: usage(cobra.NoArgs),

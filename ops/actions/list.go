@@ -8,6 +8,7 @@ const (
 	Undo    ID = "undo"
 	Copy    ID = "copy"
 	Export  ID = "export"
+	Stop    ID = "stop"
 	Suspend ID = "suspend"
 	Quit    ID = "quit"
 
@@ -71,6 +72,7 @@ var all = []Action{
 	{ID: Undo, Place: Everywhere, Keys: []string{"u"}, Title: "undo", Does: "Take back the last reversible action of this console", Changes: true, Quiet: true},
 	{ID: Copy, Place: Everywhere, Keys: []string{"y"}, Title: "copy", Does: "Copy what is under the cursor to your own clipboard, also through SSH", Quiet: true},
 	{ID: Export, Place: Everywhere, Keys: []string{"e"}, Title: "export", Does: "Write what the page lists to a CSV or JSON file", Quiet: true},
+	{ID: Stop, Place: Everywhere, Keys: []string{"!"}, Title: "emergency stop", Does: "Stop all claiming of every agent at once, until resume", Changes: true, Quiet: true, Command: "emergency-stop"},
 	{ID: Help, Place: Everywhere, Keys: []string{"?"}, Title: "help", Does: "Show every key that works here", Moves: true},
 	{ID: Suspend, Place: Everywhere, Keys: []string{"ctrl+z"}, Title: "suspend", Does: "Return to the shell until fg", Quiet: true, Moves: true},
 	{ID: Quit, Place: Everywhere, Keys: []string{"q"}, Title: "quit", Does: "Leave the console; nothing stops with it"},

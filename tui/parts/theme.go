@@ -39,7 +39,7 @@ type Theme struct {
 	Accent, Focus               Style // keys and titles; what has the focus
 	Good, Warn, Bad             Style
 	Selected                    Style // the row under the cursor
-	Bar, BarStrong              Style // the top line
+	Bar, BarStrong, Alarm       Style // the top line; where nothing is claimed at all
 	Types                       map[string]Style
 }
 
@@ -86,7 +86,7 @@ func newTheme(profile colorprofile.Profile, p palette) *Theme {
 		Accent: sgr(fg(p.accent)), Focus: sgr("1", fg(p.accent)),
 		Good: sgr(fg(p.good)), Warn: sgr(fg(p.warn)), Bad: sgr("1", fg(p.bad)),
 		Selected: sgr(fg(p.strong), bg(p.selected)),
-		Bar:      sgr(fg(p.text), bg(p.bar)), BarStrong: sgr("1", fg(p.strong), bg(p.bar)),
+		Bar:      sgr(fg(p.text), bg(p.bar)), Alarm: sgr("1", fg(0xffffff), bg(0xa51d2a)), BarStrong: sgr("1", fg(p.strong), bg(p.bar)),
 		Types: map[string]Style{"http": sgr(fg(p.http)), "shell": sgr(fg(p.shell)), "docker": sgr(fg(p.docker)),
 			"serverless": sgr(fg(p.serverless))},
 	}
@@ -101,7 +101,7 @@ func basicTheme(dark bool) *Theme {
 	}
 	return &Theme{
 		Strong: sgr("1"), Muted: sgr(muted), Border: sgr(muted), Accent: sgr(accent), Focus: sgr("1", accent),
-		Good: sgr("32"), Warn: sgr("33"), Bad: sgr("1", "31"), Selected: sgr("7"), Bar: sgr("7"), BarStrong: sgr("1", "7"),
+		Good: sgr("32"), Warn: sgr("33"), Bad: sgr("1", "31"), Selected: sgr("7"), Bar: sgr("7"), Alarm: sgr("1", "37", "41"), BarStrong: sgr("1", "7"),
 		Types: map[string]Style{"http": sgr(accent), "shell": sgr("32"), "docker": sgr("35"), "serverless": sgr("33")},
 	}
 }
@@ -109,7 +109,7 @@ func basicTheme(dark bool) *Theme {
 func plainTheme() *Theme {
 	return &Theme{
 		Strong: sgr("1"), Muted: sgr("2"), Border: sgr("2"), Accent: sgr("1"), Focus: sgr("1"),
-		Bad: sgr("1"), Selected: sgr("7"), Bar: sgr("7"), BarStrong: sgr("1", "7"),
+		Bad: sgr("1"), Selected: sgr("7"), Bar: sgr("7"), Alarm: sgr("1", "7"), BarStrong: sgr("1", "7"),
 	}
 }
 
