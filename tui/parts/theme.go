@@ -86,7 +86,7 @@ func newTheme(profile colorprofile.Profile, p palette) *Theme {
 		Accent: sgr(fg(p.accent)), Focus: sgr("1", fg(p.accent)),
 		Good: sgr(fg(p.good)), Warn: sgr(fg(p.warn)), Bad: sgr("1", fg(p.bad)),
 		Selected: sgr(fg(p.strong), bg(p.selected)),
-		Bar:      sgr(fg(p.text), bg(p.bar)), Alarm: sgr("1", fg(0xffffff), bg(0xa51d2a)), BarStrong: sgr("1", fg(p.strong), bg(p.bar)),
+		Bar:      sgr(fg(p.text), bg(p.bar)), Alarm: sgr("1", fg(0xffffff), colour("48", 0xa51d2a)), BarStrong: sgr("1", fg(p.strong), bg(p.bar)),
 		Types: map[string]Style{"http": sgr(fg(p.http)), "shell": sgr(fg(p.shell)), "docker": sgr(fg(p.docker)),
 			"serverless": sgr(fg(p.serverless))},
 	}
