@@ -44,6 +44,7 @@ type ledger struct {
 	quorum   int                             // results that are worth an exchange beside another
 	flying   int                             // exchanges under way
 	taken    time.Time                       // when the last of them was
+	first    time.Time                       // when the first result came that waits
 	usual    int                             // how many were taken the last time, for the room of the next outbox
 	costs    []jobs.Cost                     // that wait to be settled
 	busy     map[*lane]*runners.BusyError    // why lanes were left, to be told

@@ -109,7 +109,12 @@ func (l *ledger) finish(a *attempt, o outcome, tally func(*ledger)) {
 		}
 	}
 	l.ended++
-	l.poke()
+	if l.ended == 1 {
+		l.first = time.Now()
+	}
+	if l.ended == 1 || l.ended >= l.quorum { // in between take has said when it looks again
+		l.poke()
+	}
 }
 
 // cancel stops one running attempt with its cause.

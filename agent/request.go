@@ -44,13 +44,19 @@ func (r *request) full() bool {
 // says after which time something may be, zero for never. The caller tells land
 // when the exchange is over.
 //
-// Beside an exchange under way a few results are left to the next one: many in
-// one exchange cost the database less than a few in each of two.
+// Many results in one exchange cost the database less than a few in each of
+// two. So a few are left to the end of an exchange under way, and wait for a
+// moment where many jobs run, which are likely to end in it.
 func (l *ledger) take(now time.Time) (req *request, again time.Duration, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if left := slowExchange - now.Sub(l.taken); left > 0 && l.flying > 0 && l.ended < l.quorum && (l.woken == jobs.Last || l.free <= 0) {
-		return nil, left, false
+	if few := l.ended < l.quorum && (l.woken == jobs.Last || l.free <= 0); few && !l.closed {
+		if left := slowExchange - now.Sub(l.taken); left > 0 && l.flying > 0 {
+			return nil, left, false
+		}
+		if left := moment - now.Sub(l.first); left > 0 && l.ended > 0 && len(l.running) >= l.quorum {
+			return nil, left, false
+		}
 	}
 	req = &request{agent: l.agent, out: &outbox{}, config: l.config}
 	l.takeResults(req)
@@ -75,6 +81,9 @@ func (l *ledger) take(now time.Time) (req *request, again time.Duration, ok bool
 // slowExchange is how long a few results wait for an exchange under way, which
 // may wait for a lock; then another connection takes them.
 const slowExchange = 5 * time.Millisecond
+
+// moment is how long a few results wait for more.
+const moment = 500 * time.Microsecond
 
 // land ends an exchange that take began.
 func (l *ledger) land() {

@@ -36,11 +36,19 @@ func alone(ctx context.Context, db *pgxpool.Pool, f func(conn *pgx.Conn) error) 
 	}
 	conn := pooled.Hijack()
 	defer conn.Close(context.WithoutCancel(ctx))
-	var mine bool
-	if err := conn.QueryRow(ctx, `SELECT pg_try_advisory_lock($1)`, int64(rollbackLock)).Scan(&mine); err != nil {
+	// A session that has just ended may hold it for a moment longer.
+	if _, err := conn.Exec(ctx, `SET lock_timeout = '1s'`); err != nil {
 		return err
 	}
-	if !mine {
+	_, err = conn.Exec(ctx, `SELECT pg_advisory_lock($1)`, int64(rollbackLock))
+	if err != nil && !jobs.Locked(err) {
+		return err
+	}
+	busy := err != nil
+	if _, err := conn.Exec(ctx, `RESET lock_timeout`); err != nil {
+		return err
+	}
+	if busy {
 		last, err := LastRollback(ctx, conn)
 		if err != nil {
 			return err

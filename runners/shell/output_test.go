@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"go.opentelemetry.io/otel/propagation"
@@ -19,6 +20,7 @@ func TestEnvironmentIsExactlyTheRegistrysPlusSpecql(t *testing.T) {
 	r := newRunner(t)
 	call := newCall(t, "env")
 	call.Service.RunnerConfig.Environment = map[string]string{"LOG_LEVEL": "INFO", "EMPTY": "", "SPECQL_ATTEMPT": "99", "TWO_LINES": "a b"}
+	call.Timeout = 30 * time.Second
 	call.Job.Attempt, call.Job.MaxAttempts = 2, 5
 	call.Job.CorrelationID, call.Job.TenantID, call.Job.IdempotencyKey = "corr", "tenant", "key-1"
 	got := map[string]string{}
