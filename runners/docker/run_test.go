@@ -71,7 +71,7 @@ func TestTheProgramGetsInputArgumentsAndVariables(t *testing.T) {
 	call.Job.CorrelationID, call.Job.TenantID, call.Job.IdempotencyKey = "corr", "tenant", "key-1"
 	env := strings.Split(stdout(t, mustRun(t, r, call)), "\n")
 	for _, want := range []string{"LEVEL=debug", "FROM_IMAGE=yes", "SPECQL_JOB_ID=" + call.Job.ID.String(), "SPECQL_ATTEMPT=1",
-		"SPECQL_CORRELATION_ID=corr", "SPECQL_TENANT_ID=tenant", "SPECQL_IDEMPOTENCY_KEY=key-1", "SPECQL_TIMEOUT_SECONDS=60"} {
+		"SPECQL_CORRELATION_ID=corr", "SPECQL_TENANT_ID=tenant", "SPECQL_IDEMPOTENCY_KEY=key-1", "SPECQL_TIMEOUT_SECONDS=300"} {
 		if !slices.Contains(env, want) {
 			t.Errorf("%s is missing in %q", want, env)
 		}
