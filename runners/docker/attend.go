@@ -40,8 +40,10 @@ const look = 250 * time.Millisecond
 func (a *attempt) attend(ctx context.Context, b *box) (o outcome) {
 	read := make(chan error, 1)
 	go func() {
-		_, err := stdcopy.StdCopy(a.streams.Stdout(), a.streams.Stderr(), b.conn.Reader)
-		a.streams.Close()
+		out, diagnostics := a.streams.Stdout(), a.streams.Stderr()
+		_, err := stdcopy.StdCopy(out, diagnostics, b.conn.Reader)
+		out.Close()
+		diagnostics.Close()
 		read <- err
 	}()
 	wrote := make(chan struct{})

@@ -215,7 +215,7 @@ func (a *attempt) prepare(ctx context.Context) (err error) {
 	if a.command, err = program.Fill(a.policy.service, command, a.call.Job.Input); err != nil {
 		return err
 	}
-	if a.env, err = program.Variables(ctx, a.call); err != nil {
+	if a.env, err = program.Variables(ctx, a.call, nil); err != nil {
 		return err
 	}
 	if a.facts, err = a.r.engine.ready(ctx); err != nil {
@@ -231,7 +231,7 @@ func (a *attempt) prepare(ctx context.Context) (err error) {
 	if a.image, err = a.r.images.have(ctx, a.call, a.ref); err != nil {
 		return err
 	}
-	a.streams = program.NewStreams(program.MaxStdout, program.MaxStderr, program.SecretsOf(config.Environment), a.call.Log)
+	a.streams = program.NewStreams(program.Usual, program.SecretsOf(config.Environment), a.call.Log)
 	a.spec, err = newSpec(a.policy, config, a.image, mounts)
 	return err
 }

@@ -276,5 +276,5 @@ func contextWithCancel(t *testing.T) (context.Context, context.CancelFunc) {
 }
 
 func newStreams() *program.Streams {
-	return program.NewStreams(program.MaxStdout, program.MaxStderr, nil, nil)
+	return program.NewStreams(program.Usual, nil, nil)
 }

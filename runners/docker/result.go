@@ -19,7 +19,7 @@ func (a *attempt) result(o outcome) (runners.Result, error) {
 		r.Output = a.streams.Success()
 		return r, nil
 	}
-	r.Output = a.streams.Failure(o.exitCode)
+	r.Output = a.streams.Failure(o.exitCode, "")
 	return r, err
 }
 

@@ -47,7 +47,7 @@ func Fill(service string, command []string, input json.RawMessage) ([]string, er
 		text, isText := value.(string)
 		switch {
 		case !isText:
-			text = string(encode(value))
+			text = string(Encode(value))
 		case strings.ContainsRune(text, 0):
 			return nil, fault("the input's field %s holds a NUL character, which no program can be given; correct the row", path)
 		case strings.HasPrefix(text, "-") && !slices.Contains(command[:i], "--"):

@@ -36,9 +36,22 @@ func (t *tail) write(b []byte) {
 
 func (t *tail) bytes() []byte { return t.kept[max(0, len(t.kept)-t.max):] }
 
-type writerFunc func([]byte) (int, error)
+// stream is one that a program writes: kept in part, and line by line in the log.
+type stream struct {
+	lines *maskedLines
+	keep  func([]byte)
+}
 
-func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
+func (s *stream) Write(b []byte) (int, error) {
+	s.keep(b)
+	s.lines.write(b)
+	return len(b), nil
+}
+
+func (s *stream) Close() error {
+	s.lines.close()
+	return nil
+}
 
 // longestLine is how much of one line goes into the log.
 const longestLine = runners.LogBytes / 4

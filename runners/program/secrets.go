@@ -12,6 +12,9 @@ const (
 	// shortestSecret is the least length that is masked. A shorter value
 	// hides nothing, and masking it would garble every answer.
 	shortestSecret = 4
+	// shortestLine is the least length of one line of a longer value that is
+	// masked by itself.
+	shortestLine = 8
 )
 
 // Secrets are the spellings of values that a job was given and may repeat,
@@ -28,6 +31,12 @@ func SecretsOf(environment map[string]string) Secrets {
 		s = append(s, value, base64.StdEncoding.EncodeToString([]byte(value)))
 		if quoted, err := json.Marshal(value); err == nil {
 			s = append(s, string(quoted[1:len(quoted)-1]))
+		}
+		// A log has it line by line.
+		for line := range strings.Lines(value) {
+			if line = strings.TrimSpace(line); len(line) >= shortestLine && line != value {
+				s = append(s, line)
+			}
 		}
 	}
 	slices.SortFunc(s, func(a, b string) int {

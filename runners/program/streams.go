@@ -6,19 +6,22 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"unicode/utf8"
 
 	"github.com/specql/specql-ops/runners"
 )
 
-const (
-	// MaxStdout is how much of standard output becomes the job's output; the
-	// rest is counted.
-	MaxStdout = 1 << 20
-	// MaxStderr is how much of standard error is kept, its end.
-	MaxStderr = 64 << 10
-)
+// Bounds are what of a program's output counts, in bytes.
+type Bounds struct {
+	Stdout int   // that become the job's output; the rest is counted
+	Stderr int   // that are kept, the last
+	Both   int64 // of both streams, after which TooMuch is closed; 0: no bound
+}
+
+// Usual are the bounds of every attempt whose service says nothing else.
+var Usual = Bounds{Stdout: 1 << 20, Stderr: 64 << 10}
 
 // Streams takes what a program writes: bounded, and line by line into the
 // attempt's log. Stdout and Stderr may be written to at the same time, each by
@@ -27,22 +30,25 @@ type Streams struct {
 	stdout head
 	stderr tail
 	hidden Secrets
-	max    int // bytes of stdout that are recorded
-	maxErr int // bytes of stderr that are recorded, its last
+	bounds Bounds
 	lines  [2]*maskedLines
-	wrote  atomic.Int64 // bytes of stdout
+
+	wrote    atomic.Int64 // bytes of stdout
+	both     atomic.Int64
+	tooMuch  chan struct{}
+	onceMuch sync.Once
 }
 
 // NewStreams makes the streams of one attempt; log may be nil.
-func NewStreams(maxStdout, maxStderr int, hidden Secrets, log *runners.Log) *Streams {
+func NewStreams(bounds Bounds, hidden Secrets, log *runners.Log) *Streams {
 	// A little more than the bound is kept, so that a secret which the bound
 	// cuts through is masked as well.
 	s := &Streams{
-		stdout: head{max: maxStdout + hidden.longest()},
-		stderr: tail{max: maxStderr + hidden.longest()},
-		hidden: hidden,
-		max:    maxStdout,
-		maxErr: maxStderr,
+		stdout:  head{max: bounds.Stdout + hidden.longest()},
+		stderr:  tail{max: bounds.Stderr + hidden.longest()},
+		hidden:  hidden,
+		bounds:  bounds,
+		tooMuch: make(chan struct{}),
 	}
 	if log != nil {
 		s.lines[0] = &maskedLines{to: log.Stream("stdout"), hidden: hidden}
@@ -51,44 +57,46 @@ func NewStreams(maxStdout, maxStderr int, hidden Secrets, log *runners.Log) *Str
 	return s
 }
 
-// Stdout takes standard output.
-func (s *Streams) Stdout() io.Writer {
-	return writerFunc(func(b []byte) (int, error) {
+// Stdout takes standard output. It always reads on, so that the program never
+// waits for a full pipe. Closing it adds a last line without a break to the log.
+func (s *Streams) Stdout() io.WriteCloser {
+	return &stream{s.lines[0], func(b []byte) {
 		s.wrote.Add(int64(len(b)))
+		s.count(b)
 		s.stdout.write(b)
-		s.lines[0].write(b)
-		return len(b), nil
-	})
+	}}
 }
 
-// Stderr takes standard error.
-func (s *Streams) Stderr() io.Writer {
-	return writerFunc(func(b []byte) (int, error) {
+// Stderr takes standard error, as Stdout does its.
+func (s *Streams) Stderr() io.WriteCloser {
+	return &stream{s.lines[1], func(b []byte) {
+		s.count(b)
 		s.stderr.write(b)
-		s.lines[1].write(b)
-		return len(b), nil
-	})
+	}}
 }
+
+func (s *Streams) count(b []byte) {
+	if s.both.Add(int64(len(b))) > s.bounds.Both && s.bounds.Both > 0 {
+		s.onceMuch.Do(func() { close(s.tooMuch) })
+	}
+}
+
+// TooMuch is closed when more was written than Bounds.Both.
+func (s *Streams) TooMuch() <-chan struct{} { return s.tooMuch }
 
 // StdoutBytes is how much was written to standard output so far. It may be
 // asked at any time.
 func (s *Streams) StdoutBytes() int64 { return s.wrote.Load() }
 
-// Close adds last lines without a break to the log.
-func (s *Streams) Close() {
-	s.lines[0].close()
-	s.lines[1].close()
-}
-
 // Success is output_data of an attempt that exited with 0: the object that it
 // wrote, or its text.
 func (s *Streams) Success() json.RawMessage {
-	if s.stdout.total <= int64(s.max) {
+	if s.stdout.total <= int64(s.bounds.Stdout) {
 		if object, ok := s.object(); ok {
 			return object
 		}
 	}
-	return encode(s.textFields(0))
+	return Encode(s.textFields(0))
 }
 
 // object is standard output where that is one JSON object.
@@ -108,7 +116,7 @@ func (s *Streams) object() (json.RawMessage, bool) {
 	if d.Decode(&object) != nil {
 		return nil, false
 	}
-	return encode(s.clean(object)), true
+	return Encode(s.clean(object)), true
 }
 
 // clean masks and mends every string within a JSON value.
@@ -138,12 +146,12 @@ func (s *Streams) clean(value any) any {
 func (s *Streams) textFields(exitCode int) map[string]any {
 	out := s.hidden.Mask(text(s.stdout.kept))
 	fields := map[string]any{"exit_code": exitCode}
-	if cut := s.stdout.total - int64(s.max); cut > 0 {
+	if cut := s.stdout.total - int64(s.bounds.Stdout); cut > 0 {
 		if s.stdout.total > int64(len(s.stdout.kept)) {
 			// The last of it may be the beginning of a secret.
 			out = out[:max(0, len(out)-s.hidden.longest())]
 		}
-		out = strings.ToValidUTF8(out[:min(len(out), s.max)], "")
+		out = strings.ToValidUTF8(out[:min(len(out), s.bounds.Stdout)], "")
 		out += fmt.Sprintf("\n[%d more bytes were cut off]", cut)
 		fields["stdout_truncated_bytes"] = cut
 	}
@@ -158,17 +166,20 @@ func (s *Streams) errorText() string {
 		// The first of it may be the end of a secret.
 		all = all[min(len(all), s.hidden.longest()):]
 	}
-	return strings.ToValidUTF8(all[max(0, len(all)-s.maxErr):], "")
+	return strings.ToValidUTF8(all[max(0, len(all)-s.bounds.Stderr):], "")
 }
 
-// Failure is the output of an attempt that failed.
-func (s *Streams) Failure(exitCode int) json.RawMessage {
+// Failure is the output of an attempt that failed, by a signal where one is named.
+func (s *Streams) Failure(exitCode int, signal string) json.RawMessage {
 	fields := s.textFields(exitCode)
 	fields["stderr"] = s.errorText()
-	if cut := s.stderr.total - int64(s.maxErr); cut > 0 {
+	if cut := s.stderr.total - int64(s.bounds.Stderr); cut > 0 {
 		fields["stderr_truncated_bytes"] = cut
 	}
-	return encode(fields)
+	if signal != "" {
+		fields["signal"] = signal
+	}
+	return Encode(fields)
 }
 
 // reasonBytes bounds what of standard error stands in an error.
@@ -198,8 +209,8 @@ func text(b []byte) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(string(b), "\uFFFD"), "\x00", "\uFFFD")
 }
 
-// encode writes JSON without HTML's escapes; the values are all encodable.
-func encode(value any) json.RawMessage {
+// Encode writes JSON without HTML's escapes; the values are all encodable.
+func Encode(value any) json.RawMessage {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)

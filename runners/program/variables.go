@@ -13,10 +13,11 @@ import (
 	"github.com/specql/specql-ops/runners"
 )
 
-// Variables is what a program gets as its environment, sorted by name: what
-// the registry gives, then SPECQL_*, which nothing overrides. The trace of the
-// span that ctx carries goes along. The error is a *runners.ConfigError.
-func Variables(ctx context.Context, call runners.Call) ([]string, error) {
+// Variables is what a program gets as its environment, sorted by name: the
+// host's defaults, then what the registry gives, then SPECQL_*, which nothing
+// overrides. The trace of the span that ctx carries goes along. The error is a
+// *runners.ConfigError.
+func Variables(ctx context.Context, call runners.Call, defaults map[string]string) ([]string, error) {
 	key := call.Job.IdempotencyKey
 	if key == "" {
 		key = call.Job.ID.String()
@@ -25,6 +26,7 @@ func Variables(ctx context.Context, call runners.Call) ([]string, error) {
 		return &runners.ConfigError{Service: call.Service.Name, Problem: fmt.Sprintf(format, args...)}
 	}
 	vars := map[string]string{}
+	maps.Copy(vars, defaults)
 	for name, value := range call.Service.RunnerConfig.Environment {
 		if name == "" || strings.ContainsAny(name, "=\x00") || strings.ContainsRune(value, 0) {
 			return nil, fault("runner_config.environment: %q cannot be a variable: a name without \"=\" and a value without NUL are needed", name)

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/specql/specql-ops/runners"
+	"github.com/specql/specql-ops/runners/program"
 )
 
 // inputFields reads input_data where it is an object. Numbers keep their
@@ -64,7 +65,7 @@ func commandLine(service string, command []string, fields map[string]any) ([]str
 		}
 		text, isText := value.(string)
 		if !isText {
-			line[i] = string(encode(value))
+			line[i] = string(program.Encode(value))
 			continue
 		}
 		if strings.HasPrefix(text, "-") && !optionsEnded(command[:i]) {

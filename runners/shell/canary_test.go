@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/specql/specql-ops/runners"
+	"github.com/specql/specql-ops/runners/program"
 )
 
 // What stands in a job's input is text, whatever it looks like: each of these
@@ -29,7 +30,7 @@ func TestInputIsInert(t *testing.T) {
 			"x\nrm " + canary, "x\r\nrm " + canary, "' ; rm " + canary + " ; '", `" ; rm ` + canary + ` ; "`, "${IFS}rm", "$HOME", "*", "~",
 			"--help", "-c", "-rf", "--", "../../../../etc/passwd", "/proc/self/environ", "$input.other", "%s%n", "\x1b]0;x\x07", "\\", "a\tb",
 		} {
-			call.Job.Input = encode(map[string]any{"text": text, "other": "revealed"})
+			call.Job.Input = program.Encode(map[string]any{"text": text, "other": "revealed"})
 			result, err := r.Run(t.Context(), call)
 			if err != nil {
 				t.Errorf("%q: %v", text, err)
@@ -67,7 +68,7 @@ func TestInputChoosesNoFileOutside(t *testing.T) {
 	call.Service.SecurityPolicy.AllowedCommands = []string{bash}
 	call.Service.RunnerConfig.CommandFromInput = "script"
 	for _, script := range []string{outside, "../" + filepath.Base(filepath.Dir(outside)) + "/evil.sh", "link.sh", "./x/../../evil.sh", "/proc/self/cwd/link.sh"} {
-		call.Job.Input = encode(map[string]any{"script": script})
+		call.Job.Input = program.Encode(map[string]any{"script": script})
 		if result, err := r.Run(t.Context(), call); err == nil {
 			t.Errorf("%s ran: %s", script, result.Output)
 		}

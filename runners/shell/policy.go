@@ -7,6 +7,7 @@ import (
 
 	"github.com/specql/specql-ops/registry"
 	"github.com/specql/specql-ops/runners"
+	"github.com/specql/specql-ops/runners/program"
 )
 
 // Levels, strongest first. A row may only move towards the front.
@@ -19,36 +20,34 @@ var (
 // policy is what one attempt may do: the registry's security_policy, narrowed
 // by the row. An empty level was asked for by neither.
 type policy struct {
-	service         string
-	limits          registry.ResourceLimits
-	isolation       string
-	network         string
-	files           string
-	commands        []string // the registry's allowed_commands
-	rowCommands     []string // the row's; nil when it gives none
-	directories     []string
-	asRoot          bool // the registry names root as the job's user
-	timeoutFromRow  int  // seconds; 0 when the row's runner_config gives none
-	maxProcesses    int
-	maxOpenFiles    uint64
-	stdoutMaxBytes  int
-	stderrKeptBytes int
-	outputMaxBytes  int64 // of both streams together; more ends the attempt
-	tmpMB           int   // the private /tmp
+	service        string
+	limits         registry.ResourceLimits
+	isolation      string
+	network        string
+	files          string
+	commands       []string // the registry's allowed_commands
+	rowCommands    []string // the row's; nil when it gives none
+	directories    []string
+	asRoot         bool // the registry names root as the job's user
+	timeoutFromRow int  // seconds; 0 when the row's runner_config gives none
+	maxProcesses   int
+	maxOpenFiles   uint64
+	output         program.Bounds // more than Both ends the attempt
+	tmpMB          int            // the private /tmp
 }
 
 const (
+	// defaultPath is a job's PATH where the registry gives none.
+	defaultPath = "/usr/bin:/bin"
 	// defaultProcesses bounds the processes and threads of one attempt. It is
 	// room for a script with a few helpers or a runtime with a thread pool,
 	// and little enough that a fork bomb is no more than a nuisance.
 	defaultProcesses = 64
 	defaultOpenFiles = 1024
-	maxStdout        = 1 << 20
 	maxOutput        = 64 << 20
 	// defaultTmpMB is the private /tmp's size where the policy gives no
 	// disk_mb. It is memory, and memory_mb counts it.
 	defaultTmpMB = 1024
-	keptStderr   = 64 << 10
 )
 
 // rowPolicy is what a row's security_context may narrow. The column holds
@@ -70,16 +69,14 @@ type rowPolicy struct {
 func effectivePolicy(call runners.Call) (policy, error) {
 	sp := call.Service.SecurityPolicy
 	p := policy{
-		service:         call.Service.Name,
-		limits:          sp.ResourceLimits,
-		commands:        sp.AllowedCommands,
-		directories:     sp.WorkingDirectoryRestrictions,
-		maxProcesses:    defaultProcesses,
-		maxOpenFiles:    defaultOpenFiles,
-		stdoutMaxBytes:  maxStdout,
-		stderrKeptBytes: keptStderr,
-		outputMaxBytes:  maxOutput,
-		asRoot:          namesRoot(call.Service.RunnerConfig.User),
+		service:      call.Service.Name,
+		limits:       sp.ResourceLimits,
+		commands:     sp.AllowedCommands,
+		directories:  sp.WorkingDirectoryRestrictions,
+		maxProcesses: defaultProcesses,
+		maxOpenFiles: defaultOpenFiles,
+		output:       program.Bounds{Stdout: program.Usual.Stdout, Stderr: program.Usual.Stderr, Both: maxOutput},
+		asRoot:       namesRoot(call.Service.RunnerConfig.User),
 	}
 	var row rowPolicy
 	if err := decodeRow(call.Job.SecurityContext, &row); err != nil {

@@ -42,14 +42,14 @@ func (a *attempt) result(o outcome) (runners.Result, error) {
 	r := runners.Result{Security: a.security(), Usage: o.usage()}
 	err := a.judge(o)
 	if err == nil {
-		r.Output = a.streams.success()
+		r.Output = a.streams.Success()
 		return r, nil
 	}
 	signal := ""
 	if o.signal != 0 {
 		signal = unix.SignalName(o.signal)
 	}
-	r.Output = a.streams.failure(o.exitCode, signal)
+	r.Output = a.streams.Failure(o.exitCode, signal)
 	return r, err
 }
 
@@ -84,7 +84,7 @@ func (a *attempt) judge(o outcome) error {
 		o.signal == syscall.SIGKILL && o.cpu.Seconds() >= limits.CPUSeconds):
 		return &runners.LimitError{Limit: "cpu_seconds", Used: seconds(o.cpu.Seconds()), Allowed: seconds(limits.CPUSeconds)}
 	case o.overOut:
-		return &runners.LimitError{Limit: "output_bytes", Used: fmt.Sprintf("more than %d", a.policy.outputMaxBytes), Allowed: strconv.FormatInt(a.policy.outputMaxBytes, 10)}
+		return &runners.LimitError{Limit: "output_bytes", Used: fmt.Sprintf("more than %d", a.policy.output.Both), Allowed: strconv.FormatInt(a.policy.output.Both, 10)}
 	case o.overDsk > 0:
 		return &runners.LimitError{Limit: "disk_mb", Used: fmt.Sprintf("%d MiB or files in the working directory", (o.overDsk+1<<20-1)>>20), Allowed: fmt.Sprintf("%d MiB", limits.DiskMB)}
 	case o.failed() && o.oomKills > 0 && limits.MemoryMB == 0:
@@ -111,7 +111,7 @@ func (a *attempt) judge(o outcome) error {
 
 // failure is how the program ended, and what it said last.
 func (a *attempt) failure(how string) error {
-	if reason := a.streams.reason(); reason != "" {
+	if reason := a.streams.Reason(); reason != "" {
 		return fmt.Errorf("%s: %s", how, reason)
 	}
 	return errors.New(how)

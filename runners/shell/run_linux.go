@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/specql/specql-ops/runners"
+	"github.com/specql/specql-ops/runners/program"
 )
 
 // system is what a runner holds of the host.
@@ -285,13 +286,13 @@ func (p *pipes) handOver() {
 	}
 }
 
-func (p *pipes) copy(input []byte, s *streams) {
+func (p *pipes) copy(input []byte, s *program.Streams) {
 	p.copies.Go(func() {
 		// A program need not read its input.
 		_, _ = p.ours[0].Write(input)
 		p.ours[0].Close()
 	})
-	for i, to := range []io.WriteCloser{s.out(), s.err()} {
+	for i, to := range []io.WriteCloser{s.Stdout(), s.Stderr()} {
 		p.copies.Go(func() {
 			_, _ = io.Copy(to, p.ours[1+i])
 			to.Close()
@@ -346,7 +347,7 @@ func supervise(ctx context.Context, grace time.Duration, a *attempt, p *process,
 			return
 		case <-exceeded:
 			s.stopped.overCPU = true
-		case <-a.streams.tooMuch:
+		case <-a.streams.TooMuch():
 			s.stopped.overOut = true
 		case s.stopped.overDsk = <-s.filled:
 		case <-ctx.Done():

@@ -53,9 +53,10 @@ func (*system) run(ctx context.Context, r *Runner, a *attempt) (outcome, error) 
 	if a.account.change {
 		return outcome{}, configErrorf(a.policy.service, "runner_config.user needs Linux")
 	}
+	out, diagnostics := a.streams.Stdout(), a.streams.Stderr()
 	cmd := exec.CommandContext(ctx, a.command.path)
 	cmd.Args, cmd.Env, cmd.Dir = a.command.argv, a.env, a.dir.path
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(a.input()), a.streams.out(), a.streams.err()
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(a.input()), out, diagnostics
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.WaitDelay = r.opts.Grace + lastOutput
 	var o outcome
@@ -69,6 +70,8 @@ func (*system) run(ctx context.Context, r *Runner, a *attempt) (outcome, error) 
 		return o, configErrorf(a.policy.service, "the command %s cannot be started: %v", a.command.argv[0], cause(err))
 	}
 	err := cmd.Wait()
+	out.Close()
+	diagnostics.Close()
 	o.wall = time.Since(started)
 	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // whatever the program left in its group
 	var exit *exec.ExitError

@@ -14,6 +14,7 @@ import (
 
 	"github.com/specql/specql-ops/jobs"
 	"github.com/specql/specql-ops/runners"
+	"github.com/specql/specql-ops/runners/program"
 )
 
 // Options are what a runner is made with. The zero value is ready.
@@ -157,7 +158,7 @@ type attempt struct {
 	made    string   // the one on the host that is to be removed; empty: none
 	lent    *os.File // the working directory's mount, where it is lent to the job's account
 	env     []string
-	streams *streams
+	streams *program.Streams
 }
 
 func (a *attempt) close() {
@@ -205,10 +206,10 @@ func (r *Runner) prepare(ctx context.Context, call runners.Call) (_ *attempt, er
 	if err = r.makeTmp(a); err != nil {
 		return nil, err
 	}
-	if a.env, err = environment(ctx, a.call, a.tmp); err != nil {
+	if a.env, err = program.Variables(ctx, a.call, map[string]string{"PATH": defaultPath, "HOME": a.tmp, "TMPDIR": a.tmp}); err != nil {
 		return nil, err
 	}
-	a.streams = newStreams(a.policy, secretsOf(call), call.Log)
+	a.streams = program.NewStreams(a.policy.output, program.SecretsOf(config.Environment), call.Log)
 	return a, nil
 }
 
