@@ -37,11 +37,6 @@ func walk(t *testing.T, db *pgxpool.Pool) Walk {
 	return w
 }
 
-func (w Walk) state(id string) StepState {
-	s, _ := w.Find(id)
-	return s.State
-}
-
 func wantState(t *testing.T, w Walk, id string, want StepState) {
 	t.Helper()
 	s, ok := w.Find(id)

@@ -54,7 +54,6 @@ func TestAFixedFileSaysWhatTheOldOneMeantAndKeepsItsComments(t *testing.T) {
 			if asMap {
 				lead, base = strings.Repeat(" ", step), strings.Repeat(" ", 2*step)
 				fmt.Fprintf(&old, "%ssvc%d:%s\n", lead, i, note("service"))
-				lead = base
 			} else {
 				lead, base = strings.Repeat(" ", dash)+"- ", strings.Repeat(" ", dash+2)
 				fmt.Fprintf(&old, "%sname: svc%d%s\n", lead, i, note("name"))

@@ -30,7 +30,7 @@ func secretPath(ref string, lookup func(string) (string, bool)) (string, error) 
 	kind, name, _ := strings.Cut(ref, ":")
 	if kind == "file" {
 		if !filepath.IsAbs(name) || filepath.Clean(name) != name {
-			return "", errors.New("${file:…} takes an absolute path, without . and ..")
+			return "", errors.New("${file:…} takes an absolute path that has no . or .. in it")
 		}
 		return name, nil
 	}

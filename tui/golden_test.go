@@ -37,7 +37,10 @@ var screens = []struct {
 	{"form", func(c *console) { c.press("3", "n"); c.pass(parts.Grace); c.press("enter"); c.pass(parts.Grace) }},
 	{"dialog", func(c *console) { c.press("t"); c.pass(parts.Grace); c.press("h"); c.pass(parts.Grace) }},
 	{"stop", func(c *console) { c.press("!"); c.pass(parts.Grace) }},
-	{"stopped", func(c *console) { c.f.overview.Stopped = "emergency stop: fire (anna, 2 min ago)"; c.tick(3 * time.Second) }},
+	{"stopped", func(c *console) {
+		c.f.overview.Stopped = "emergency stop: fire (anna, 2 min ago)"
+		c.tick(3 * time.Second)
+	}},
 	{"migrate", func(c *console) { c.press("1") }},
 	{"migrate-service", func(c *console) { c.press("1", "n", "n") }},
 	{"migrate-dialog", func(c *console) {

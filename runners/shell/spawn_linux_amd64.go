@@ -14,6 +14,9 @@ import (
 //go:noescape
 func spawn(args unsafe.Pointer, size uintptr, script unsafe.Pointer, all, old unsafe.Pointer) int64
 
+// initCode is only jumped to: assembly takes its address.
+//
+//lint:ignore U1000 spawn_linux_amd64.s uses it
 func initCode()
 
 func initAddress() unsafe.Pointer
@@ -126,9 +129,6 @@ func newScript() (*script, error) {
 func (s *script) free() { _ = unix.Munmap(s.memory) }
 
 func (s *script) reset() { s.used, s.n = s.mark, 0 }
-
-// room tells whether so many bytes fit, beside what every script needs.
-func (s *script) room(n int) bool { return n < scriptBytes-s.mark-16<<10 }
 
 func (s *script) alloc(n uintptr) unsafe.Pointer {
 	p := unsafe.Pointer(&s.memory[s.used])

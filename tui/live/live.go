@@ -51,7 +51,6 @@ type Page struct {
 	zone     zone
 	at       [zones]int // the cursor in each zone
 	services parts.Table
-	top      int // height of what stands above the services and the held lanes
 	drawn    [zones]area
 }
 

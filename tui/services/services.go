@@ -56,8 +56,7 @@ type Page struct {
 	above  int // lines above the table, for the mouse
 
 	detail *detail
-	turn   int    // of details: a late answer to a closed one is dropped
-	wanted string // a service to open as soon as the list is there
+	turn   int // of details: a late answer to a closed one is dropped
 }
 
 // New makes the page.
