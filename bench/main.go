@@ -132,7 +132,7 @@ func parse(args []string) ([]benchmark, sizes, error) {
 	only := set.String("only", "", "measure only these, separated by commas")
 	set.IntVar(&s.rounds, "rounds", 3, "measurements of each side; their median counts")
 	set.IntVar(&s.jobs, "jobs", 400_000, "jobs of a drain at 2000 slots; half of them at 100 slots")
-	set.IntVar(&s.httpJobs, "http-jobs", 30_000, "jobs of a drain through the http runner")
+	set.IntVar(&s.httpJobs, "http-jobs", 150_000, "jobs of a drain through the http runner")
 	set.IntVar(&s.singles, "singles", 300, "single jobs of a latency measurement; a third of them for growth")
 	set.DurationVar(&s.arrivals, "arrivals", 5*time.Second, "how long jobs arrive steadily")
 	finished := set.String("finished", "100000,1000000", "finished rows of the grown tables, separated by commas")
