@@ -56,15 +56,6 @@ BEGIN
     END LOOP;
 END $$;
 
--- step: fill new pages again
--- lock: SHARE UPDATE EXCLUSIVE
-DO $$
-BEGIN
-    IF EXISTS (SELECT FROM pg_class WHERE oid = 'jobs.tb_job_run'::regclass AND 'fillfactor=90' = ANY (reloptions)) THEN
-        CALL pg_temp.change_jobs('ALTER TABLE jobs.tb_job_run RESET (fillfactor)');
-    END IF;
-END $$;
-
 -- step: drop table jobs.tb_job_attempt
 -- lock: ACCESS EXCLUSIVE
 DO $$

@@ -58,16 +58,6 @@ BEGIN
     END IF;
 END $$;
 
--- step: leave room in new pages (an updated row stays where it is, instead of filling up the gaps of old pages one by one)
--- lock: SHARE UPDATE EXCLUSIVE
-DO $$
-BEGIN
-    IF EXISTS (SELECT FROM pg_class WHERE oid = 'jobs.tb_job_run'::regclass AND relkind = 'r'
-                  AND NOT EXISTS (SELECT FROM unnest(reloptions) o WHERE o LIKE 'fillfactor=%')) THEN
-        CALL pg_temp.change_jobs('ALTER TABLE jobs.tb_job_run SET (fillfactor = 90)');
-    END IF;
-END $$;
-
 -- step: drop indexes that an interrupted build left invalid
 -- lock: ACCESS EXCLUSIVE
 DO $$
