@@ -213,3 +213,56 @@ func TestContextOfAnAttemptIsLikeTheStandardOne(t *testing.T) {
 		<-child.Done()
 	}
 }
+
+// TestAFewResultsWaitForMore: a full exchange costs less than several small
+// ones, but nothing waits long, and a new job not at all.
+func TestAFewResultsWaitForMore(t *testing.T) {
+	q := &queue{ledger: newLedger(100, 2, []jobs.ExecutionType{jobs.HTTP}), waiting: map[string][]jobs.Place{}}
+	q.ledger.apply(parse(t, "a:http"), nil)
+	for i := range int64(100) {
+		q.waiting["a"] = append(q.waiting["a"], jobs.Place{Micros: i + 1})
+	}
+	if !q.send() {
+		t.Fatal("nothing is claimed")
+	}
+	q.land(0, false)
+	if len(q.running) != 100 {
+		t.Fatalf("%d jobs run", len(q.running))
+	}
+	l := q.ledger
+	declines := func(what string, at time.Time, most time.Duration) {
+		t.Helper()
+		if _, again, ok := l.take(at); ok || again <= 0 || again > most {
+			t.Fatalf("%s: taken %t, looks again in %s, want within %s", what, ok, again, most)
+		}
+	}
+	q.end(0)
+	ended := l.first
+	declines("one result of many jobs", ended, moment)
+	req, _, ok := l.take(ended.Add(moment))
+	if !ok || len(req.exchange.Completed) != 1 {
+		t.Fatal("one result waits longer than a moment")
+	}
+	// Beside that exchange:
+	q.end(0)
+	declines("one result beside an exchange", l.taken.Add(moment), slowExchange)
+	if _, _, ok := l.take(l.taken.Add(slowExchange)); !ok {
+		t.Fatal("a result waits for an exchange that takes long")
+	}
+	q.end(0)
+	declines("a result once more", l.taken, slowExchange)
+	for range l.quorum - 1 {
+		q.end(0)
+	}
+	if req, _, ok := l.take(l.taken); !ok || len(req.exchange.Completed) != l.quorum {
+		t.Fatal("results that fill an exchange wait")
+	}
+	q.end(0)
+	l.wake(jobs.Place{Micros: 1000})
+	l.mu.Lock()
+	l.free++ // as where a slot is idle
+	l.mu.Unlock()
+	if req, _, ok := l.take(l.taken); !ok || !req.asks() {
+		t.Fatal("a new job waits although there is room for it")
+	}
+}

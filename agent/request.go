@@ -362,6 +362,7 @@ func (l *ledger) putBack(agent jobs.ID, out *outbox) {
 			newer.Reset = c.Reset
 		}
 	}
+	l.poke() // the loop that had them may be without a connection
 }
 
 // undoClaim settles a request whose results are dealt with otherwise: its

@@ -83,8 +83,8 @@ type Claim struct {
 // given up for dead gets nothing. The rows are updated where they were locked,
 // all in one scan, without a second search by id and without a join.
 //
-// One lane has a statement of its own: a job that wakes an agent comes mostly
-// alone, and unnesting and joining costs more than the claim itself.
+// One lane, as of a registry with one service or where only one has jobs under
+// load, has a statement of its own, which saves the unnesting and joining.
 var (
 	claimSQL = strings.NewReplacer("{typeOfRow}", "($3::text[])[array_position($2::text[], r.service_name)]", "{picked}", `
     SELECT j.place
