@@ -134,7 +134,6 @@ func (l *ledger) retake(agent jobs.ID, out *outbox) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.putBack(agent, out)
-	l.poke()
 }
 
 // putAside takes results again after a while. Until then the ledger knows
