@@ -150,6 +150,5 @@ func (l *ledger) putAside(agent jobs.ID, out *outbox) {
 		delete(l.aside, a)
 		l.free += out.len()
 		l.putBack(agent, out)
-		l.poke()
 	})
 }
