@@ -134,6 +134,7 @@ func (l *ledger) retake(agent jobs.ID, out *outbox) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.putBack(agent, out)
+	l.poke()
 }
 
 // putAside takes results again after a while. Until then the ledger knows
@@ -150,5 +151,6 @@ func (l *ledger) putAside(agent jobs.ID, out *outbox) {
 		delete(l.aside, a)
 		l.free += out.len()
 		l.putBack(agent, out)
+		l.poke()
 	})
 }
