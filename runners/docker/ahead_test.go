@@ -1,9 +1,17 @@
 package docker
 
 import (
+	"context"
 	"errors"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"reflect"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -305,5 +313,44 @@ func TestAKilledAgentsWaitingContainersAreRemovedToo(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d containers and %d volumes are left", left, len(volumes.Items))
 		}
+	}
+}
+
+// An agent that ends while the engine is at work for it hears it to its end:
+// runnerOn finds what would be left behind.
+func TestNothingIsLeftBehindOfWhatTheEngineWasAtWhenTheAgentEnded(t *testing.T) {
+	engine := needEngine(t)
+	for _, path := range []string{"/volumes/create", "/containers/create", "/archive"} {
+		t.Run(path, func(t *testing.T) {
+			var ending atomic.Pointer[Runner]
+			ended := make(chan struct{})
+			var once sync.Once
+			gateway := &httputil.ReverseProxy{
+				Rewrite: func(p *httputil.ProxyRequest) { p.SetURL(&url.URL{Scheme: "http", Host: "engine"}) },
+				Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+					return new(net.Dialer).DialContext(ctx, "unix", "/var/run/docker.sock")
+				}},
+				ModifyResponse: func(answer *http.Response) error {
+					if r := ending.Load(); r != nil && strings.HasSuffix(answer.Request.URL.Path, path) {
+						once.Do(func() { r.stop(); close(ended) })
+					}
+					return nil
+				},
+			}
+			server := httptest.NewServer(gateway)
+			t.Cleanup(server.Close)
+			runner := aheadRunner(t, engine, Options{Host: "tcp://" + server.Listener.Addr().String()})
+			f, err := runner.engine.ready(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			ending.Store(runner)
+			runner.side.Go(func() { _, _ = runner.ahead.waiter.get(runner.ctx, f, testImage) })
+			select {
+			case <-ended:
+			case <-time.After(time.Minute):
+				t.Fatal("the engine was never asked")
+			}
+		})
 	}
 }

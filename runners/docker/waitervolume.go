@@ -45,16 +45,24 @@ func (v *waiterVolume) get(ctx context.Context, f facts, image string) (string, 
 		return "", err
 	}
 	defer file.Close()
-	ctx, cancel := context.WithTimeout(ctx, actTime)
+	if err := ctx.Err(); err != nil {
+		return "", err
+	}
+	// What was begun is heard to its end: an engine that is left in the middle
+	// of it makes the volume all the same, and nobody would know its name.
+	acting, cancel := context.WithTimeout(context.WithoutCancel(ctx), actTime)
 	defer cancel()
 	name := "specql-waiter-" + rand.Text()[:12]
 	labels := v.r.labels("", 24*time.Hour)
-	if _, err := v.r.engine.VolumeCreate(ctx, client.VolumeCreateOptions{Name: name, Labels: labels}); err != nil {
-		return "", fmt.Errorf("make the waiter's volume: %w", err)
+	_, err = v.r.engine.VolumeCreate(acting, client.VolumeCreateOptions{Name: name, Labels: labels})
+	if err != nil {
+		err = fmt.Errorf("make the waiter's volume: %w", err)
+	} else if err = v.fill(acting, name, image, file, size, labels); err != nil {
+		err = fmt.Errorf("fill the waiter's volume: %w", err)
 	}
-	if err := v.fill(ctx, name, image, file, size, labels); err != nil {
-		_, _ = v.r.engine.VolumeRemove(context.WithoutCancel(ctx), name, client.VolumeRemoveOptions{}) // else the sweep does
-		return "", fmt.Errorf("fill the waiter's volume: %w", err)
+	if err != nil {
+		v.r.side.Go(func() { v.take(name) })
+		return "", err
 	}
 	v.name = name
 	return name, nil
