@@ -37,8 +37,8 @@ func TestFrozenAgentsLateResultsChangeNothing(t *testing.T) {
 	rounds := sized(2, 20)
 	w.rounds(rounds, func(round int) {
 		letGo := w.ledger.hold(func(c call) bool { return c.agent == "frozen" })
-		w.untilBusy(frozen, held)
-		frozen.signal(t, syscall.SIGSTOP)
+		w.untilHeld(frozen, held)
+		frozen.freeze(w.ctx, t)
 		letGo()
 		others := "completed"
 		if round%2 == 0 {

@@ -67,8 +67,8 @@ func TestExhaustedConnectionsAreWaitedFor(t *testing.T) {
 	admin := w.admin()
 	w.rounds(sized(2, 20), func(round int) {
 		letGo := w.ledger.hold(func(c call) bool { return c.number%4 == 0 })
-		w.untilBusy(a, 10)
-		w.untilBusy(b, 10)
+		w.untilHeld(a, 10)
+		w.untilHeld(b, 10)
 		taken := w.takeConnections(admin)
 		w.until("every lease has run out", func() (bool, error) {
 			n, err := w.number(`SELECT count(*) FROM jobs.tb_agent WHERE lease_expires_at > now()`)

@@ -44,13 +44,14 @@ type ledger struct {
 	plan     func(call) reply
 	calls    []*call
 	open     map[string]int // by agent
+	held     map[string]int // of these, the ones that wait to be let go
 	answered map[int]bool   // numbers that a call succeeded for
 }
 
 // startLedger serves until the test ends.
 func startLedger(t testing.TB) *ledger {
 	t.Helper()
-	l := &ledger{plan: steady, open: map[string]int{}, answered: map[int]bool{}}
+	l := &ledger{plan: steady, open: map[string]int{}, held: map[string]int{}, answered: map[int]bool{}}
 	l.server = &http.Server{Handler: l, ReadHeaderTimeout: time.Minute}
 	l.url = "http://" + l.listen(t, "127.0.0.1")
 	t.Cleanup(func() { l.server.Close() })
@@ -117,7 +118,7 @@ func (l *ledger) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := &call{job: r.Header.Get("X-Specql-Job-Id"), attempt: attempt, number: input.N, service: r.URL.Path[1:],
 		agent: r.Header.Get("X-Agent"), key: r.Header.Get("Idempotency-Key"), began: time.Now()}
 	plan := l.enter(c)
-	status := l.carryOut(plan(*c), r)
+	status := l.carryOut(c.agent, plan(*c), r)
 	l.leave(c, status)
 	if status == 0 {
 		panic(http.ErrAbortHandler)
@@ -128,13 +129,15 @@ func (l *ledger) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // carryOut does what was planned; 0 says that the caller went away meanwhile.
-func (l *ledger) carryOut(p reply, r *http.Request) int {
+func (l *ledger) carryOut(agent string, p reply, r *http.Request) int {
 	select {
 	case <-time.After(p.after):
 	case <-r.Context().Done():
 		return 0
 	}
 	if p.hold != nil {
+		l.keep(agent, 1)
+		defer l.keep(agent, -1)
 		select {
 		case <-p.hold:
 		case <-r.Context().Done():
@@ -170,6 +173,20 @@ func (l *ledger) done() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.answered)
+}
+
+func (l *ledger) keep(agent string, n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.held[agent] += n
+}
+
+// heldOf is how many calls of the agent have no answer until they are let go:
+// the others may be answered in the next moment.
+func (l *ledger) heldOf(agent string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.held[agent]
 }
 
 // openOf is how many calls of the agent wait for their answer.

@@ -93,6 +93,29 @@ func (p *process) signal(t testing.TB, s syscall.Signal) {
 	}
 }
 
+// freeze stops the process, and waits until none of its threads runs: they come
+// to a halt one by one, after the signal has been sent.
+func (p *process) freeze(ctx context.Context, t testing.TB) {
+	t.Helper()
+	p.signal(t, syscall.SIGSTOP)
+	err := within(ctx, "agent "+p.name+" stands still", func() (bool, error) {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.cmd.Process.Pid))
+		for _, thread := range threads {
+			stat, err := os.ReadFile(thread)
+			if err != nil {
+				return false, err
+			}
+			if _, state, _ := bytes.Cut(stat, []byte(") ")); !bytes.HasPrefix(state, []byte("T")) {
+				return false, nil
+			}
+		}
+		return len(threads) > 0, err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func (p *process) alive() bool {
 	select {
 	case <-p.ended:

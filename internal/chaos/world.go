@@ -78,6 +78,9 @@ func newWorld(t *testing.T, s setup) *world {
 	if s.slots == 0 {
 		s.slots = 40
 	}
+	if _, err := standard(); err != nil { // a cold build is not the scenario's time
+		t.Fatal(err)
+	}
 	deadline := 3 * time.Minute
 	if long {
 		deadline = 20 * time.Minute
@@ -217,6 +220,12 @@ func (w *world) untilDone(n int) {
 func (w *world) untilBusy(p *process, open int) {
 	w.t.Helper()
 	w.until(p.name+" has attempts under way", func() (bool, error) { return w.ledger.openOf(p.name) >= open, nil })
+}
+
+// untilHeld waits until so many of its attempts last until they are let go.
+func (w *world) untilHeld(p *process, held int) {
+	w.t.Helper()
+	w.until(p.name+" has attempts under way that are held", func() (bool, error) { return w.ledger.heldOf(p.name) >= held, nil })
 }
 
 // rounds calls f so many times, spread over the jobs.
