@@ -31,6 +31,8 @@ type Agent struct {
 	exchanging sync.RWMutex
 	doubt      atomic.Bool // a claim's answer was lost
 
+	unregistered atomic.Bool // the incarnation is not in the table yet
+
 	pulse     chan time.Duration // a heartbeat is wanted in so long
 	chore     chan time.Duration // a retry is due in so long
 	circuits  atomic.Bool        // some circuit may have changed

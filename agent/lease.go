@@ -92,6 +92,11 @@ func (a *Agent) keepLease(ctx context.Context, conn *pgx.Conn) {
 			continue
 		case <-beat.C:
 			beat.set(a.interval())
+			if a.unregistered.Load() {
+				err = a.register(ctx, conn)
+				beat.set(earliestPulse)
+				break
+			}
 			var pulse jobs.Pulse
 			if pulse, err = a.beat(ctx, conn); err == nil {
 				lapses.at(pulse.NextLapse)
@@ -110,14 +115,8 @@ func (a *Agent) keepLease(ctx context.Context, conn *pgx.Conn) {
 		switch {
 		case err == nil:
 		case errors.Is(err, jobs.ErrLeaseLost):
-			a.loseLease()
-			registering, cancel := context.WithTimeout(ctx, a.opt.Lease/3)
-			asked := a.vitals.now()
-			if err := jobs.Register(registering, conn, a.info(), a.opt.Lease); err == nil {
-				a.vitals.renew(asked)
-			}
-			cancel()
-			beat.set(earliestPulse)
+			a.loseLease("the agent's lease ran out: registering anew")
+			beat.set(0)
 		case ctx.Err() != nil:
 			return
 		default:
@@ -191,7 +190,7 @@ func (a *Agent) poll() {
 // obeyCancellations stops attempts whose cancellation was not signalled to
 // this agent, because nobody listened at that moment.
 func (a *Agent) obeyCancellations(ctx context.Context, conn *pgx.Conn) error {
-	running := a.ledger.known(a.ledger.incarnation())
+	_, running := a.ledger.known()
 	if len(running) == 0 {
 		return nil
 	}
@@ -216,23 +215,40 @@ func (a *Agent) obeyCircuits(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-// reconnectFor reconnects; attempts whose lease runs out meanwhile are stopped.
+// register enters the incarnation that the agent has become.
+func (a *Agent) register(ctx context.Context, conn *pgx.Conn) error {
+	ctx, cancel := context.WithTimeout(ctx, a.opt.Lease/3)
+	defer cancel()
+	asked := a.vitals.now()
+	if err := jobs.Register(ctx, conn, a.info(), a.opt.Lease); err != nil {
+		return err
+	}
+	a.vitals.renew(asked)
+	a.unregistered.Store(false)
+	return nil
+}
+
+// reconnectFor reconnects. An incarnation whose lease runs out meanwhile is
+// given up, whether or not the database counts it as run out, too: a heartbeat
+// may have arrived whose answer was lost. What was stopped must not be taken
+// for what was never started.
 func (a *Agent) reconnectFor(ctx context.Context, expiry time.Time, cause error) *pgx.Conn {
-	stop := time.AfterFunc(time.Until(expiry), func() {
-		if n := a.ledger.cancelAll(errLeaseGone); n > 0 {
-			a.log.Error("lease ran out without the database: stopped the running jobs", "jobs", n)
-		}
-	})
-	defer stop.Stop()
+	if !a.unregistered.Load() {
+		stop := time.AfterFunc(time.Until(expiry), func() {
+			a.loseLease("the agent's lease ran out without the database: stopped the running jobs")
+		})
+		defer stop.Stop()
+	}
 	return a.reconnect(ctx, forHeartbeats, cause)
 }
 
 // loseLease gives up what the old incarnation runs and becomes a new one.
 // Results that it has already may still be recorded: they are fenced by the
 // old id, and count only if nobody took the job over.
-func (a *Agent) loseLease() {
-	n := a.ledger.cancelAll(errLeaseGone)
-	a.log.Error("the agent's lease ran out: registering anew", "stopped_jobs", n)
-	a.counts.leasesLost.Add(1)
+func (a *Agent) loseLease(how string) {
+	a.unregistered.Store(true)
 	a.ledger.become(jobs.NewID())
+	n := a.ledger.cancelAll(errLeaseGone)
+	a.log.Error(how, "stopped_jobs", n)
+	a.counts.leasesLost.Add(1)
 }

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -44,4 +45,50 @@ func TestAgentNeverBelievesInItsLeaseForLongerThanTheDatabaseDoes(t *testing.T) 
 	if has := at.Add(time.Duration(left * float64(time.Second))).Add(time.Since(at)); believes.After(has) {
 		t.Errorf("the agent believes in its lease for %s longer than the database", believes.Sub(has))
 	}
+}
+
+// The answer of a heartbeat may be lost that the database has carried out: then
+// the agent's own count of its lease runs out first. What it stops was begun,
+// and is neither left running in the table nor handed back as never begun.
+func TestWhatIsStoppedWithTheAgentsOwnCountOfItsLeaseIsTakenOver(t *testing.T) {
+	w := newWorld(t)
+	begun, stopped := make(chan struct{}, 10), make(chan struct{}, 10)
+	a, _ := w.start(Options{Lease: time.Second, Config: parse(t, "a:http"), Runners: []runners.Runner{fake{jobs.HTTP, func(ctx context.Context, c runners.Call) (runners.Result, error) {
+		if c.Job.Attempt > 1 {
+			return runners.Result{}, nil
+		}
+		begun <- struct{}{}
+		<-ctx.Done()
+		stopped <- struct{}{}
+		return runners.Result{}, ctx.Err()
+	}}}})
+	w.enqueue(3, "a")
+	for range 3 {
+		<-begun
+	}
+	first := a.ledger.incarnation()
+	tx, err := w.pool.Begin(w.ctx) // heartbeats wait for it
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(w.ctx)
+	if _, err := tx.Exec(w.ctx, "UPDATE jobs.tb_agent SET lease_expires_at = now() + interval '1 hour' WHERE id = $1", first); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		<-stopped
+	}
+	a.doubt.Store(true)
+	if err := tx.Commit(w.ctx); err != nil {
+		t.Fatal(err)
+	}
+	w.until("the agent is another incarnation", func() bool {
+		return w.state(a) == jobs.AgentRunning && a.ledger.incarnation() != first
+	})
+	w.until("its connections are sure of their claims", func() bool {
+		a.ledger.wake(jobs.First)
+		return !a.doubt.Load()
+	})
+	w.exec("UPDATE jobs.tb_agent SET lease_expires_at = now() WHERE id = $1", first)
+	w.until("the jobs are done", func() bool { return w.count("status = 'completed' AND attempts = 2") == 3 })
 }

@@ -154,8 +154,8 @@ func (a *Agent) recover(ctx context.Context, conn *pgx.Conn) {
 	if !a.doubt.Load() {
 		return
 	}
-	agent := a.ledger.incarnation()
-	n, err := jobs.HandBackUnknown(ctx, conn, agent, a.ledger.known(agent))
+	agent, known := a.ledger.known()
+	n, err := jobs.HandBackUnknown(ctx, conn, agent, known)
 	if err != nil {
 		a.log.Warn("look for claims whose answer was lost", "error", err)
 		return

@@ -63,11 +63,15 @@ func (l *ledger) box(agent jobs.ID) *outbox {
 	return box
 }
 
-// start gives an attempt the means to be stopped.
+// start gives an attempt the means to be stopped. One of an incarnation that
+// has been given up since its claim is stopped at once.
 func (l *ledger) start(a *attempt, cancel context.CancelCauseFunc) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	a.cancel = cancel
+	if a.agent != l.agent {
+		cancel(errLeaseGone)
+	}
 }
 
 // finish takes an attempt's end.
@@ -147,12 +151,13 @@ func (l *ledger) cancelAll(cause error) int {
 	return len(l.running) + len(l.ending)
 }
 
-// known lists the jobs that this agent holds as the incarnation: running or
-// with a result to record.
-func (l *ledger) known(agent jobs.ID) []jobs.ID {
+// known returns the present incarnation and the jobs that the agent holds as
+// it: running or with a result to record.
+func (l *ledger) known() (agent jobs.ID, ids []jobs.ID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	ids := make([]jobs.ID, 0, len(l.running))
+	agent = l.agent
+	ids = make([]jobs.ID, 0, len(l.running))
 	for id, a := range l.running {
 		if a.agent == agent {
 			ids = append(ids, id)
@@ -166,5 +171,5 @@ func (l *ledger) known(agent jobs.ID) []jobs.ID {
 			ids = append(ids, a.out.ids()...)
 		}
 	}
-	return ids
+	return agent, ids
 }
