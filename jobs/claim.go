@@ -125,11 +125,11 @@ RETURNING r.id, r.identifier, r.service_name, r.operation, r.input_data, r.runne
                        FROM jobs.tb_lane c WHERE c.service_name = {service}), true)`
 )
 
-// What a gated lane is asked with: its switches are read along with it. A lane
-// with a budget in USD is asked for that too.
+// What a gated lane is asked with. A lane with a budget in USD is asked for that
+// too.
 const (
-	claimGatedSQL  = gatedColumnsSQL + `jobs.claim_gated($1, $2, $3, ` + gatedRoomSQL + `, $5, $6, $7, $8, $9, $10) g`
-	claimPricedSQL = gatedColumnsSQL + `jobs.claim_priced($1, $2, $3, ` + gatedRoomSQL + `, $5, $6, $7, $8, $9, $10, $11, $12) g`
+	claimGatedSQL  = gatedColumnsSQL + `jobs.claim_gated($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) g`
+	claimPricedSQL = gatedColumnsSQL + `jobs.claim_priced($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) g`
 
 	gatedColumnsSQL = `
 SELECT g.busy, g.opens_in, (g.job).id, (g.job).identifier, (g.job).service_name, (g.job).operation,
@@ -137,10 +137,6 @@ SELECT g.busy, g.opens_in, (g.job).id, (g.job).identifier, (g.job).service_name,
        coalesce((g.job).timeout_seconds, 0), (g.job).tenant_id, (g.job).correlation_id, (g.job).idempotency_key,
        coalesce((g.job).requeued_at, (g.job).created_at, '-infinity'::timestamptz), (g.job).started_at
   FROM `
-	gatedRoomSQL = `CASE
-       WHEN (SELECT t.enabled AND t.stopped_at IS NULL FROM jobs.tb_execution_type t WHERE t.execution_type = $3)
-        AND coalesce((SELECT c.enabled AND (c.runs_as IS NULL OR c.runs_as = $3) FROM jobs.tb_lane c WHERE c.service_name = $2), true)
-       THEN $4 ELSE 0 END`
 )
 
 // searchSQL finds the services with waiting jobs by one probe a service.

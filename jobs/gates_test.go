@@ -128,3 +128,45 @@ func TestCompletionOfAnEarlierAttemptChangesNothing(t *testing.T) {
 		t.Errorf("the second attempt: recorded %d, %v", out.Recorded, err)
 	}
 }
+
+// A claim of a gated lane takes several snapshots, and waits for locks between
+// them: what operators switched goes by the one that the jobs are seen with.
+func TestAGatedClaimGoesByTheSwitchesOfTheSnapshotThatShowsTheJobs(t *testing.T) {
+	conn := connect(t, devdbtest.New(t, migrationstest.Migrated))
+	agent := register(t, conn)
+	if err := jobs.PublishLanes(t.Context(), conn, "hash", []jobs.LaneSettings{{Service: "a", Type: jobs.HTTP, Gates: jobs.Gates{PerMinute: 1000}}}); err != nil {
+		t.Fatal(err)
+	}
+	enqueue(t, conn, 1)
+	for _, c := range []struct {
+		switched string
+		as       jobs.ExecutionType
+		want     int
+	}{
+		{"UPDATE jobs.tb_lane SET enabled = false", jobs.HTTP, 0},
+		{"UPDATE jobs.tb_lane SET runs_as = 'http'", jobs.Shell, 0},
+		{"UPDATE jobs.tb_lane SET runs_as = 'http'", jobs.HTTP, 1},
+		{"UPDATE jobs.tb_execution_type SET enabled = false WHERE execution_type = 'http'", jobs.HTTP, 0},
+		{"UPDATE jobs.tb_execution_type SET stopped_at = now()", jobs.HTTP, 0},
+		{"UPDATE jobs.tb_execution_type SET enabled = false WHERE execution_type = 'shell'", jobs.HTTP, 1},
+	} {
+		tx, err := conn.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tx.Exec(t.Context(), c.switched); err != nil {
+			t.Fatal(err)
+		}
+		var n int
+		if err := tx.QueryRow(t.Context(), `SELECT count((job).id)
+			FROM jobs.claim_gated($1, 'a', $2, 10, '-infinity', '00000000-0000-0000-0000-000000000000', 1000, 0, 0, 0)`, agent, c.as).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		if n != c.want {
+			t.Errorf("%s: %d jobs were claimed as %s, want %d", c.switched, n, c.as, c.want)
+		}
+		if err := tx.Rollback(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -110,8 +110,10 @@ END $$;
 -- step: create function jobs.claim_gated
 -- Claims jobs of a lane with a rate limit, a budget or a tripped circuit. The
 -- lane's row is the lock under which all agents count; where another one holds
--- it, the lane is busy and nobody waits. The first row that it returns is about
--- the lane, the others are the claimed jobs.
+-- it, the lane is busy and nobody waits. What operators switched is read with the
+-- snapshot that shows the jobs (jobs.may_claim, of 006 as the switches are): one
+-- that came after a switch is never claimed from before it. The first row that is
+-- returned is about the lane, the others are the claimed jobs.
 CREATE OR REPLACE FUNCTION jobs.claim_gated(agent uuid, service text, type text, room integer, from_place timestamptz,
     from_id uuid, per_minute integer, per_hour integer, threshold integer, probe_seconds double precision)
 RETURNS TABLE (busy boolean, opens_in double precision, job jobs.tb_job_run) LANGUAGE plpgsql AS $$
@@ -146,7 +148,7 @@ BEGIN
                 SELECT p.ctid AS place FROM jobs.tb_job_run p
                  WHERE p.service_name = service AND p.status = 'pending'
                    AND (coalesce(p.requeued_at, p.created_at, '-infinity'::timestamptz), p.id) > (from_place, from_id)
-                   AND EXISTS (SELECT FROM jobs.tb_execution_type t WHERE t.execution_type = type AND t.enabled)
+                   AND (SELECT jobs.may_claim(service, type))
                    AND EXISTS (SELECT FROM jobs.tb_agent a WHERE a.id = agent AND a.lease_expires_at > now())
                  ORDER BY coalesce(p.requeued_at, p.created_at, '-infinity'::timestamptz), p.id
                  LIMIT room FOR UPDATE SKIP LOCKED)

@@ -9,6 +9,9 @@ SET client_min_messages = warning;
 SET statement_timeout = 0;
 SET lock_timeout = '2s';
 
+-- step: drop function jobs.may_claim
+DROP FUNCTION IF EXISTS jobs.may_claim(text, text);
+
 -- step: let jobs.v_lane say nothing of services' switches
 CREATE OR REPLACE VIEW jobs.v_lane AS
 SELECT l.service_name, l.execution_type, t.enabled,

@@ -103,6 +103,14 @@ BEGIN
     END IF;
 END $$;
 
+-- step: create function jobs.may_claim
+-- Whether jobs of a service may be claimed as a type's, by what operators
+-- switched.
+CREATE OR REPLACE FUNCTION jobs.may_claim(service text, type text) RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT EXISTS (SELECT FROM jobs.tb_execution_type t WHERE t.execution_type = type AND t.enabled AND t.stopped_at IS NULL)
+       AND coalesce((SELECT l.enabled AND (l.runs_as IS NULL OR l.runs_as = type) FROM jobs.tb_lane l WHERE l.service_name = service), true)
+$$;
+
 -- step: let jobs.v_lane say what operators switched
 CREATE OR REPLACE VIEW jobs.v_lane AS
 SELECT l.service_name, l.execution_type, t.enabled,
