@@ -99,7 +99,13 @@ func (w *world) takeConnections(admin *pgx.Conn) (taken []*pgx.Conn) {
 		}
 		tag, err := admin.Exec(w.ctx, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND application_name <> $2`,
 			w.dbname, ownName)
-		return tag.RowsAffected() == 0, err
+		if err != nil || tag.RowsAffected() > 0 {
+			return false, err
+		}
+		var all bool // a session that is being opened has a place already, and is not seen yet
+		err = admin.QueryRow(w.ctx, `SELECT count(*) = current_setting('max_connections')::int FROM pg_stat_activity
+			WHERE backend_type = 'client backend'`).Scan(&all)
+		return all, err
 	})
 	return taken
 }
