@@ -234,7 +234,7 @@ func TestFailedStepIsNamedWithItsCause(t *testing.T) {
 		!strings.Contains(partial.Failed.SQL, "VALIDATE CONSTRAINT") || partial.Migration != "001_multi_execution" {
 		t.Fatalf("error %v", err)
 	}
-	if n := value[int](t, conn, "SELECT count(*)::int FROM pg_locks WHERE locktype = 'advisory'"); n != 0 {
+	if n := value[int](t, conn, "SELECT count(*)::int FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"); n != 0 {
 		t.Error("the lock is still held")
 	}
 	if s := value[string](t, conn, "SHOW lock_timeout"); s != "0" {

@@ -283,7 +283,7 @@ func TestOperatorsStopRollBackAndUndoByCommandUnderLoad(t *testing.T) {
 	o.run(0, `nothing to do: it is http-only already, rolled back by `, "rollback", "--to", "http-only")
 	o.run(0, `is undone: shell, docker, serverless switched on`, "rollback", "--undo")
 	o.run(1, `there is no rollback to undo`, "rollback", "--undo")
-	o.write(9)
+	o.write(900)
 	o.run(0, `has the registry`, "agents", "reload", "worker", "--wait")
 	o.until("the second version is kept", `SELECT count(*) = 2 FROM jobs.tb_registry_version`)
 	o.run(4, `holds secrets, which the history does not keep`, "rollback", "--to", "http-only", "--registry", "previous")

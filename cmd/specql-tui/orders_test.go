@@ -57,7 +57,7 @@ func operate(t *testing.T) *operated {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { o.conn.Close(context.Background()) })
-	o.write(5)
+	o.write(600)
 	config, diags, err := registry.Load(o.file, registry.Options{})
 	if config == nil {
 		t.Fatal(err, diags)
@@ -160,7 +160,7 @@ func TestOperatorsPauseDrainAndResumeAgents(t *testing.T) {
 func TestOperatorsReloadTheRegistryAndLookAtItsHistory(t *testing.T) {
 	o := operate(t)
 	first := strings.TrimSpace(o.run(0, `^\[`, "registry", "history", "--output", "json"))
-	o.write(7)
+	o.write(700)
 	o.run(0, `has the registry [0-9a-f]{11}…`, "agents", "reload", "worker", "--wait")
 	o.until("the new version is kept", `SELECT count(*) = 2 FROM jobs.tb_registry_version`)
 	if err := os.WriteFile(o.file, []byte("services: {"), 0o600); err != nil {
@@ -175,9 +175,9 @@ func TestOperatorsReloadTheRegistryAndLookAtItsHistory(t *testing.T) {
 	if hash == nil {
 		t.Fatalf("the history shows no hash: %s", first)
 	}
-	o.run(0, `(?s)^# token: ••••\nservices:.*timeout: 5, headers: \{ X-Api-Key: •••• \}`, "registry", "show", hash[1][:10])
+	o.run(0, `(?s)^# token: ••••\nservices:.*timeout: 600, headers: \{ X-Api-Key: •••• \}`, "registry", "show", hash[1][:10])
 	o.run(0, `"document": ".*timeout: 7`, "registry", "show", "latest", "--output", "json")
-	o.run(0, `(?s)^changed billing \(runner_config.timeout 5 → 7\)\n--- .*\n-  runner_config: .*timeout: 5.*\n\+  runner_config: .*timeout: 7`, "registry", "diff", "previous", "latest")
+	o.run(0, `(?s)^changed billing \(runner_config.timeout 600 → 700\)\n--- .*\n-  runner_config: .*timeout: 600.*\n\+  runner_config: .*timeout: 700`, "registry", "diff", "previous", "latest")
 	o.run(0, `"path": "runner_config.timeout"`, "registry", "diff", hash[1], "latest", "--output", "json")
 	o.run(0, `have the same text`, "registry", "diff", "latest", "latest")
 	o.run(4, `there is no registry version "zz": there are [0-9a-f]{12}, [0-9a-f]{12}`, "registry", "show", "zz")

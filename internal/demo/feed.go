@@ -71,7 +71,8 @@ func onLambda(url string) kind {
 }
 
 // feed queues jobs as the application does, some forty a second with bursts,
-// until ctx ends.
+// until ctx ends. Each kind comes once at the beginning: a short demo shows all
+// of them.
 func feed(ctx context.Context, pool *pgxpool.Pool, url string, containers bool) error {
 	kinds, total := append(slices.Clone(mix), onLambda(url)), 0
 	if containers {
@@ -80,6 +81,7 @@ func feed(ctx context.Context, pool *pgxpool.Pool, url string, containers bool) 
 	for _, k := range kinds {
 		total += k.weight
 	}
+	once := kinds
 	for n := 1; ; n++ {
 		pause := time.Duration(rand.ExpFloat64() * float64(100*time.Millisecond))
 		select {
@@ -89,6 +91,9 @@ func feed(ctx context.Context, pool *pgxpool.Pool, url string, containers bool) 
 		}
 		for range 1 + rand.IntN(7) {
 			k := pick(kinds, total)
+			if len(once) > 0 {
+				k, once = once[0], once[1:]
+			}
 			_, err := pool.Exec(context.WithoutCancel(ctx), appschema.Insert, "order-"+jobs.NewID().String(), k.service, k.operation,
 				k.input(rand.IntN(100_000)), jobs.NewID(), jobs.NewID(), fmt.Sprintf("req-%d", n), "order", fmt.Sprint(n))
 			if err != nil {
