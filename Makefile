@@ -35,8 +35,9 @@ demo: ## a private PostgreSQL, sample services, an agent and the console
 		exec bin/specql-tui demo --headless --duration 20s --output json; \
 	fi
 
-test: ## every test with the race detector; the last line counts
+test: ## a minute of fuzzing and every test with the race detector; the last line counts
 	@scripts/setup test
+	@scripts/fuzz 60
 	@mkdir -p .cache
 	@go build -o .cache/testsum ./internal/testsum
 	@CGO_ENABLED=1 exec .cache/testsum -race ./...

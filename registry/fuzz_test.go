@@ -46,7 +46,7 @@ func FuzzExpand(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		v := newVariables(Options{LookupEnv: envOf("A", "one", "TOKEN", "s3cretvalue", "CREDENTIALS_DIRECTORY", "/run/c"),
 			ReadSecret: func(path string) ([]byte, error) {
-				if strings.Contains(path, "..") || !strings.HasPrefix(path, "/") {
+				if slices.Contains(strings.Split(path, "/"), "..") || !strings.HasPrefix(path, "/") {
 					t.Fatalf("a secret is read from %q", path)
 				}
 				return []byte("s3cretvalue\n"), nil

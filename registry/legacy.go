@@ -434,7 +434,7 @@ func (s *scanner) duplicate(d duplicate) {
 	what := "keep one of the two: they differ"
 	if sameMeaning(d.first.node, d.again.node) {
 		if from, to, ok := s.entryLines(&d.again); ok {
-			fix, what = &rewrite{edits: []edit{{from, to, ""}}, apply: func(func(*node) *node) {}}, "# nothing: line "+fmt.Sprint(d.first.line)+" says the same"
+			fix, what = &rewrite{edits: []edit{{from, to, s.commentsIn(from, to)}}, apply: func(func(*node) *node) {}}, "# nothing: line "+fmt.Sprint(d.first.line)+" says the same"
 		}
 	}
 	s.add(PatternDuplicateKey, d.again.line, d.again.col, fix, what, "the key %q stands twice, first in line %d", clip(d.again.key), d.first.line)

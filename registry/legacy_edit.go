@@ -103,6 +103,18 @@ func (s *scanner) entryLines(k *kid) (from, to int, ok bool) {
 	return start, to, true
 }
 
+// commentsIn are the comments of whole lines, each a line of its own: they stay
+// where the lines go.
+func (s *scanner) commentsIn(from, to int) string {
+	var b strings.Builder
+	for line := range strings.Lines(s.src.text[from:to]) {
+		if i := commentStart(line); i >= 0 {
+			b.WriteString(line[:len(line)-len(strings.TrimLeft(line, " "))] + strings.TrimSpace(line[i:]) + "\n")
+		}
+	}
+	return b.String()
+}
+
 // move puts an entry of parent below another key of the service, under the
 // name now.
 func (s *scanner) move(parent *node, k *kid, below, now string) *rewrite {
