@@ -58,6 +58,7 @@ type Agent struct {
 	reloaded  *time.Time // that of them which was carried out
 	reload    func()     // looks at the registry file; nil: nobody follows it
 
+	spender   *spender
 	logs      *logs
 	chronicle *chronicle
 	duties    []*duty
@@ -88,7 +89,7 @@ func New(o Options) (*Agent, error) {
 	conn.RuntimeParams["application_name"] = "specql-agent " + o.Name
 	a := &Agent{opt: o, log: o.Log, conn: conn, runners: map[jobs.ExecutionType]runners.Runner{},
 		ledger: newLedger(o.Slots, o.Connections, o.types()), pulse: make(chan time.Duration, 1), chore: make(chan time.Duration, 1), wanted: jobs.AgentRunning, halt: make(chan struct{}),
-		vitals: newVitals(), logs: newLogs(), appliedAt: time.Now()}
+		vitals: newVitals(), spender: newSpender(), logs: newLogs(), appliedAt: time.Now()}
 	a.crew.run, a.ledger.mostCost = a.run, a.mostCost
 	for _, r := range o.Runners {
 		a.runners[r.Type()] = r
@@ -185,6 +186,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	giveUp.Stop()
 	stop()
 	side.Wait()
+	a.spender.close()
 	if _, unrecorded := a.ledger.state(); unrecorded > 0 {
 		return errors.Join(fmt.Errorf("stopped with %d results unrecorded: these jobs will run again", unrecorded), a.leave())
 	}

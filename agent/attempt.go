@@ -36,7 +36,7 @@ func (a *Agent) run(at *attempt) {
 	ctx, span := a.begin(stoppable, at)
 	var result runners.Result
 	if err == nil {
-		task.Log, task.ReservedUSD = a.logs.begin(at), at.reserved
+		task.Log, task.ReservedUSD, task.Again = a.logs.begin(at), at.reserved, a.again(task.Service)
 		result, err = a.call(ctx, at.config, task)
 		a.logs.end(at)
 	} else if at.reserved > 0 {

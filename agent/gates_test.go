@@ -296,3 +296,35 @@ func TestRowsTouchedMeanwhileAreRecorded(t *testing.T) {
 	close(release)
 	w.until("recorded by id", func() bool { return w.count("status = 'completed' AND entity_pk = 'touched' AND attempts = 1") == 10 })
 }
+
+// Tries within attempts are requests like any other to the service: all agents'
+// together stay below its limit.
+func TestTriesWithinAttemptsCountAgainstTheRateLimitOfAllAgents(t *testing.T) {
+	w := newWorld(t)
+	const limit = 40
+	var requests atomic.Int64
+	insistent := func(ctx context.Context, c runners.Call) (runners.Result, error) {
+		for requests.Add(1); ; requests.Add(1) {
+			opens, err := c.Again(ctx)
+			if err != nil {
+				return runners.Result{}, err
+			}
+			if opens > 0 {
+				return runners.Result{}, &runners.RetryAfterError{Err: errors.New("no room"), After: opens}
+			}
+		}
+	}
+	config := configured(t, `{ rate_limit_per_minute: 40 }`)
+	w.enqueue(20, "gated")
+	for _, name := range []string{"one", "two"} {
+		w.start(Options{Name: name, Config: config, Slots: 5, Runners: []runners.Runner{fake{jobs.HTTP, insistent}}})
+	}
+	w.until("the limit is used up", func() bool { return requests.Load() >= limit })
+	w.until("the attempts have ended", func() bool { return w.count("status = 'running'") == 0 })
+	if n := requests.Load(); n != limit {
+		t.Errorf("%d requests in a minute, limit %d", n, limit)
+	}
+	if n := w.count("status = 'failed' AND retry_at > now() + interval '30 seconds'"); n == 0 {
+		t.Error("no attempt waits for the limit")
+	}
+}

@@ -3,6 +3,7 @@ package jobs
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -12,8 +13,8 @@ import (
 // Gates bound what all agents together may start of a service. Zero values
 // bound nothing.
 type Gates struct {
-	PerMinute int           // jobs in any sliding minute (rate_limit_per_minute)
-	PerHour   int           // jobs in any sliding hour (max_invocations_per_hour)
+	PerMinute int           // requests in any sliding minute: jobs, and more tries within their attempts (rate_limit_per_minute)
+	PerHour   int           // the same in any sliding hour (max_invocations_per_hour)
 	USD       float64       // in any sliding hour (max_cost_per_hour)
 	MostUSD   float64       // that one job may cost: set aside with its claim
 	Threshold int           // failures in a row that open the circuit (failure_threshold)
@@ -22,6 +23,21 @@ type Gates struct {
 
 // Bounded tells whether each claim must be counted for all agents.
 func (g Gates) Bounded() bool { return g.PerMinute > 0 || g.PerHour > 0 || g.USD > 0 }
+
+// SpendAgain counts one more request of a running attempt, for all agents. A
+// positive time says that there is no room before it has passed: then nothing
+// is counted, and the request must not be made.
+func SpendAgain(ctx context.Context, conn *pgx.Conn, service string, g Gates) (opens time.Duration, err error) {
+	var seconds *float64
+	err = conn.QueryRow(ctx, `SELECT jobs.spend_again($1, $2, $3)`, service, int32(g.PerMinute), int32(g.PerHour)).Scan(&seconds)
+	if err != nil {
+		return 0, fmt.Errorf("count a further request of service %s: %w", service, err)
+	}
+	if seconds == nil {
+		return 0, nil
+	}
+	return max(time.Duration(*seconds*float64(time.Second)), time.Millisecond), nil
+}
 
 // Gate is what a claim found of a gated lane.
 type Gate struct {

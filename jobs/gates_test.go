@@ -170,3 +170,39 @@ func TestAGatedClaimGoesByTheSwitchesOfTheSnapshotThatShowsTheJobs(t *testing.T)
 		}
 	}
 }
+
+func TestAFurtherRequestCountsAgainstTheMinuteAndTheHour(t *testing.T) {
+	conn := connect(t, devdbtest.New(t, migrationstest.Migrated))
+	agent := register(t, conn)
+	gates := jobs.Gates{PerMinute: 5, PerHour: 6}
+	if err := jobs.PublishLanes(t.Context(), conn, "hash", []jobs.LaneSettings{{Service: "a", Type: jobs.HTTP, Gates: gates}}); err != nil {
+		t.Fatal(err)
+	}
+	enqueue(t, conn, 10)
+	claim := func(want int) {
+		t.Helper()
+		e := jobs.Exchange{Claim: jobs.Claim{Gated: []jobs.Lane{{Service: "a", Type: jobs.HTTP, Room: 3, From: jobs.First, Gates: gates}}}}
+		out, err := e.Do(t.Context(), conn, agent)
+		if err != nil || len(out.Claimed) != want {
+			t.Fatalf("%d jobs were claimed, want %d: %v", len(out.Claimed), want, err)
+		}
+	}
+	again := func(least, most time.Duration) {
+		t.Helper()
+		opens, err := jobs.SpendAgain(t.Context(), conn, "a", gates)
+		if err != nil || opens < least || opens > most {
+			t.Fatalf("a further request may go out in %s, want %s to %s: %v", opens, least, most, err)
+		}
+	}
+	claim(3)
+	again(0, 0)
+	claim(1) // of the five in the minute
+	again(time.Second, time.Minute+time.Second)
+	claim(0)
+	if _, err := conn.Exec(t.Context(), `UPDATE jobs.tb_lane_spent SET slice = slice - 200 WHERE gate = 'minute'`); err != nil {
+		t.Fatal(err)
+	}
+	again(0, 0) // the sixth in the hour
+	again(time.Minute, time.Hour+time.Minute)
+	claim(0)
+}

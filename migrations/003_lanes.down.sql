@@ -13,7 +13,7 @@ DROP VIEW IF EXISTS jobs.v_job_held, jobs.v_lane;
 
 -- step: drop functions of the gates
 DROP FUNCTION IF EXISTS jobs.claim_gated(uuid, text, text, integer, timestamptz, uuid, integer, integer, integer, double precision),
-    jobs.gate_spend(text, text, integer, integer), jobs.gate_room(text, text, integer, integer),
+    jobs.spend_again(text, integer, integer), jobs.gate_spend(text, text, integer, integer), jobs.gate_room(text, text, integer, integer),
     jobs.gate_opens(text, text, integer);
 
 -- step: drop tables

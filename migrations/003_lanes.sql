@@ -107,6 +107,25 @@ BEGIN
     DELETE FROM jobs.tb_lane_spent WHERE service_name = service AND gate = which AND slice < now_slice - 101;
 END $$;
 
+-- step: create function jobs.spend_again
+-- Counts one more request of a running attempt, such as a retry within it,
+-- against the service's rate limit and budget. Null: it is counted and may go
+-- out; otherwise nothing is counted, and the seconds until there is room. The
+-- lane's row is the lock under which all agents count.
+CREATE OR REPLACE FUNCTION jobs.spend_again(service text, per_minute integer, per_hour integer) RETURNS double precision
+LANGUAGE plpgsql AS $$
+DECLARE
+    opens timestamptz;
+BEGIN
+    PERFORM FROM jobs.tb_lane WHERE service_name = service FOR UPDATE;
+    opens := greatest(jobs.gate_opens(service, 'minute', per_minute), jobs.gate_opens(service, 'hour', per_hour));
+    IF opens > clock_timestamp() THEN
+        RETURN extract(epoch FROM opens - clock_timestamp());
+    END IF;
+    PERFORM jobs.gate_spend(service, 'minute', per_minute, 1), jobs.gate_spend(service, 'hour', per_hour, 1);
+    RETURN NULL;
+END $$;
+
 -- step: create function jobs.claim_gated
 -- Claims jobs of a lane with a rate limit, a budget or a tripped circuit. The
 -- lane's row is the lock under which all agents count; where another one holds

@@ -40,6 +40,13 @@ type Call struct {
 	// ReservedUSD is what was set aside of the service's max_cost_per_hour for the
 	// attempt; 0: it has none. A Priced runner does not start what may cost more.
 	ReservedUSD float64
+
+	// Again is asked before each request beyond the attempt's first, such as a
+	// retry within it: rate limits count requests, whatever they are for. A
+	// positive time says that there is no room before it has passed, an error
+	// that it cannot be known; then the request is not made. nil: none is
+	// counted.
+	Again func(context.Context) (time.Duration, error)
 }
 
 // Result is what an attempt gave.

@@ -62,8 +62,32 @@ func (a *attempt) runWithRetries(ctx context.Context) error {
 		if err := a.runner.opts.Sleep(ctx, wait); err != nil {
 			return a.ended(err)
 		}
+		if opens, not := a.again(ctx); not != "" {
+			a.call.Log.Note("not tried again within this attempt: " + not)
+			if opens > 0 {
+				return &runners.RetryAfterError{Err: f.err, After: opens}
+			}
+			return f.err
+		}
 		a.result.Output = nil // the failed try's
 	}
+}
+
+// again asks whether the service's limits have room for one more request. Where
+// not is not empty, it gives the reason why they have not, and opens when they
+// will; 0: nobody knows.
+func (a *attempt) again(ctx context.Context) (opens time.Duration, not string) {
+	if a.call.Again == nil {
+		return 0, ""
+	}
+	opens, err := a.call.Again(ctx)
+	switch {
+	case err != nil:
+		return 0, "whether the service's rate limit has room cannot be known: " + err.Error()
+	case opens > 0:
+		return opens, "the service's rate limit is used up, next in " + string(appendDuration(nil, opens))
+	}
+	return 0, ""
 }
 
 // tryWithNewToken tries once more where a service refused a token that had been
@@ -73,6 +97,10 @@ func (a *attempt) tryWithNewToken(ctx context.Context, refused *failure) *failur
 		return refused
 	}
 	a.renewed = true
+	if _, not := a.again(ctx); not != "" {
+		a.call.Log.Note("not tried again with a new token: " + not)
+		return refused
+	}
 	if f := a.takeToken(ctx, a.token); f != nil {
 		return f
 	}

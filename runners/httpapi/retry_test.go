@@ -333,3 +333,45 @@ func wantLog(t *testing.T, log *runners.Log, patterns ...string) {
 		}
 	}
 }
+
+// What limits the service's requests counts its retries too: where there is no
+// room, the attempt ends and the job comes again when there is.
+func TestARetryAsksTheServicesLimitForRoom(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		opens    time.Duration
+		err      error
+		room     int
+		requests int64
+		after    time.Duration // of the error; negative: it says nothing
+	}{
+		{"room for all", 0, nil, 3, 4, -1},
+		{"room for one", 12 * time.Second, nil, 1, 2, 12 * time.Second},
+		{"nobody knows", 0, errors.New("no database"), 0, 1, -1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			base, count := script(t, nil, 503)
+			call := newCall(base, `{}`)
+			call.Operation.Method = "GET"
+			call.Service.RunnerConfig.RetryConfig.MaxRetries = 3
+			asked := 0
+			call.Again = func(context.Context) (time.Duration, error) {
+				if asked++; asked <= c.room {
+					return 0, nil
+				}
+				return c.opens, c.err
+			}
+			_, err := newRunner(t, httpapi.Options{}).Run(t.Context(), call)
+			after := time.Duration(-1)
+			if later := (*runners.RetryAfterError)(nil); errors.As(err, &later) {
+				after = later.After
+			}
+			if err == nil || after != c.after {
+				t.Errorf("error = %v, to come again after %s, want %s", err, after, c.after)
+			}
+			if n := count.Load(); n != c.requests {
+				t.Errorf("%d requests, want %d", n, c.requests)
+			}
+		})
+	}
+}
