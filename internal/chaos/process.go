@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -42,7 +43,23 @@ func build(name string, flags ...string) (string, error) {
 	if said, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build %s: %w\n%s", program, err, said)
 	}
-	return out, nil
+	return out, readSources()
+}
+
+// readSources looks into the program's folders, so that go test does not take an
+// earlier run for this one's after the program has changed: it remembers what a
+// test has read, and a build's reading is not seen.
+func readSources() error {
+	said, err := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.Dir}}{{end}}", program).Output()
+	if err != nil {
+		return fmt.Errorf("list the sources of %s: %w", program, err)
+	}
+	for _, dir := range strings.Fields(string(said)) {
+		if _, err := os.ReadDir(dir); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // process is one run of specql-agent.
