@@ -484,3 +484,31 @@ func TestBackoffDoublesWithFullJitterUpToItsCap(t *testing.T) {
 		t.Errorf("Retry-After of 7 minutes gave %s", d)
 	}
 }
+
+// worded is a runner's own words for what ended it.
+type worded struct {
+	error
+	text string
+}
+
+func (w worded) Error() string { return w.text }
+func (w worded) Unwrap() error { return w.error }
+
+func TestATimeoutIsNamedOnce(t *testing.T) {
+	w := newWorld(t)
+	w.start(Options{Config: parse(t, "a:http", "b:http"), Runners: []runners.Runner{fake{jobs.HTTP, func(ctx context.Context, c runners.Call) (runners.Result, error) {
+		<-ctx.Done()
+		if c.Service.Name == "a" {
+			return runners.Result{}, ctx.Err()
+		}
+		return runners.Result{}, worded{ctx.Err(), "POST http://b: timed out after 1s"}
+	}}}})
+	w.exec(`INSERT INTO jobs.tb_job_run (identifier, service_name, operation, timeout_seconds, max_attempts) VALUES ('1', 'a', 'run', 1, 1), ('2', 'b', 'run', 1, 1)`)
+	w.until("both have failed", func() bool { return w.count("status = 'failed'") == 2 })
+	var a, b string
+	w.scan(&a, "SELECT error_message FROM jobs.tb_job_run WHERE service_name = 'a'")
+	w.scan(&b, "SELECT error_message FROM jobs.tb_job_run WHERE service_name = 'b'")
+	if a != "timed out after 1s: context deadline exceeded" || b != "POST http://b: timed out after 1s" {
+		t.Errorf("the timeouts are told as %q and %q", a, b)
+	}
+}

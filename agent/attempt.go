@@ -9,6 +9,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/specql/specql-ops/jobs"
@@ -113,7 +114,8 @@ func (a *Agent) call(ctx context.Context, config *registry.Config, task runners.
 			a.log.Error("runner panicked", "service", service.Name, "job", task.Job.ID.String(), "panic", p, "stack", string(debug.Stack()))
 			err = &runners.FinalError{Err: fmt.Errorf("the %s runner panicked: %v", service.ExecutionType, p)}
 		}
-		if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) && errors.Is(err, context.DeadlineExceeded) {
+		// Runners that name the timeout themselves say also what it hit.
+		if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) && strings.HasSuffix(err.Error(), context.DeadlineExceeded.Error()) {
 			err = fmt.Errorf("timed out after %s: %w", task.Timeout, err)
 		}
 	}()
