@@ -116,14 +116,15 @@ func TellVariables(ctx context.Context, conn *pgx.Conn, agent ID, set map[string
 }
 
 // One lease covers all jobs of an agent, so that renewing costs one row
-// however many run. The row is not revived once it has run out: others may
-// have taken its jobs. What is due for all agents is answered along with it.
+// however many run. The row is not revived once it has run out, by the clock at
+// that moment and not at the statement's arrival: others may have taken its jobs
+// meanwhile. What is due for all agents is answered along with it.
 const renewSQL = `
 UPDATE jobs.tb_agent
    SET heartbeat_at = now(), lease_expires_at = now() + make_interval(secs => $2),
        running = $3, registry_hash = $4, registry_error = $5, state = $6,
        reload_asked_at = CASE WHEN reload_asked_at <= $7 THEN NULL ELSE reload_asked_at END
- WHERE id = $1 AND lease_expires_at > now()
+ WHERE id = $1 AND lease_expires_at > clock_timestamp()
 RETURNING wanted, reload_asked_at,
        (SELECT extract(epoch FROM min(retry_at) - now())::float8 FROM jobs.tb_job_run
          WHERE status = 'failed' AND retry_at IS NOT NULL),
