@@ -153,14 +153,12 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	a.sweep()
 	a.ledger.become(jobs.NewID())
-	asked := a.vitals.now()
-	if err := jobs.Register(ctx, first, a.info(), a.opt.Lease); err != nil {
+	if err := a.register(ctx, first); err != nil {
 		first.Close(context.WithoutCancel(ctx))
 		return err
 	}
 	a.tellRunners(a.config())
 	a.vitals.connected(forHeartbeats)
-	a.vitals.renew(asked)
 	a.log.Info("agent started", "name", a.opt.Name, "slots", a.opt.Slots, "types", a.opt.types(), "lease", a.opt.Lease)
 
 	// Heartbeats and exchanges outlive ctx: they end when the drain is over.

@@ -100,6 +100,8 @@ var (
 	ofLane = strings.NewReplacer("{service}", "$2::text", "{type}", "$3::text", "{room}", "$4::int", "{behind}", "$5::timestamptz, $6::uuid")
 )
 
+// openSQL holds jobs.may_claim written out: as a call, it would cost every claim
+// of a lane without gates.
 const (
 	claimRowsSQL = `
 UPDATE jobs.tb_job_run r

@@ -95,7 +95,7 @@ var faultExplanations = []Explanation{
 		"runner_config:\n  base_url: https://api.example.com\n  timeout: 30\n"},
 	{CodeDuplicateKey, "a key stands twice in one mapping",
 		"YAML readers disagree about which of the two counts, so a policy could read differently to two of them.\n" +
-			"Keep one. `migration-check --fix` removes the second where both say the same.",
+			"Keep one. `migration-check --fix` removes the second where both say the same,\nand leaves its comments.",
 		"category: demo\ncategory: finance\n", "category: finance\n"},
 	{CodeDuplicateName, "two things have the same name",
 		"A service's name is its identity in the jobs table and is compared without case. Operations are told\n" +
