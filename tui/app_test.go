@@ -94,23 +94,20 @@ func TestHTTPIsSwitchedOffOnlyWithItsNameTyped(t *testing.T) {
 
 func TestOneKeyStopsAllClaimingAndOneLetsItGoOn(t *testing.T) {
 	c := open(t, newFake(), 80, 24, "")
-	c.press("3", "!") // from any page
-	c.pass(parts.Grace)
-	c.shows("Emergency stop", "Nothing new starts", "812 jobs are held")
-	c.press("right", "enter")
-	c.shows("All claiming is stopped.")
-	c.pass(parts.Grace)
-	c.press("enter")
-	c.tick(3 * time.Second)
+	confirm := func(page, outcome string, asked ...string) {
+		t.Helper()
+		c.press(page, "!") // from any page
+		c.pass(parts.Grace)
+		c.shows(asked...)
+		c.press("right", "enter")
+		c.shows(outcome)
+		c.pass(parts.Grace)
+		c.press("enter")
+		c.tick(3 * time.Second)
+	}
+	confirm("3", "All claiming is stopped.", "Emergency stop", "Nothing new starts", "812 jobs are held")
 	c.shows("✕ ALL CLAIMING STOPPED")
-	c.press("2", "!")
-	c.pass(parts.Grace)
-	c.shows("Resume all claiming", "It was stopped by: emergency stop")
-	c.press("right", "enter")
-	c.shows("Claiming goes on.")
-	c.pass(parts.Grace)
-	c.press("enter")
-	c.tick(3 * time.Second)
+	confirm("2", "Claiming goes on.", "Resume all claiming", "It was stopped by: emergency stop")
 	c.lacks("STOPPED")
 	if want := []string{"stop=true because ", "stop=false because "}; !slices.Equal(c.f.done, want) {
 		t.Fatalf("did %q, want %q", c.f.done, want)
