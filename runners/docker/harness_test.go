@@ -54,8 +54,18 @@ func TestMain(m *testing.M) {
 	if path, err := helper(); err == nil {
 		os.RemoveAll(filepath.Dir(path))
 	}
+	if engine, err := connect(""); err == nil && loaded.Load() {
+		_, err := engine.ImageRemove(context.Background(), testImage, client.ImageRemoveOptions{Force: true})
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			status = max(status, 1)
+		}
+	}
 	os.Exit(status)
 }
+
+// loaded tells that a test gave the engine the image.
+var loaded atomic.Bool
 
 // needEngine skips a test where no engine answers, and loads the image where
 // one does.
@@ -93,6 +103,7 @@ func loadImage(t *testing.T, engine *client.Client) {
 	if err != nil || !strings.Contains(string(said), "Loaded image") {
 		t.Fatalf("%v: %s", err, said)
 	}
+	loaded.Store(true)
 }
 
 // imageTar is an image in the form of docker save: one layer with the program

@@ -138,13 +138,16 @@ func (im *images) pull(ctx context.Context, call runners.Call, ref string) error
 	}
 	key := ref + "\n" + auth
 	im.mu.Lock()
-	p := im.pulls[key]
-	if p == nil {
+	p, underWay := im.pulls[key]
+	if !underWay {
 		p = &pull{done: make(chan struct{})}
 		if im.pulls == nil {
 			im.pulls = map[string]*pull{}
 		}
 		im.pulls[key] = p
+	}
+	p.tell(call.Log, ref) // before anything more is noted
+	if !underWay {
 		go func() {
 			p.err = im.fetch(context.WithoutCancel(ctx), p, ref, auth)
 			im.mu.Lock()
@@ -154,7 +157,6 @@ func (im *images) pull(ctx context.Context, call runners.Call, ref string) error
 		}()
 	}
 	im.mu.Unlock()
-	p.tell(call.Log)
 	select {
 	case <-p.done:
 		return pullError(call.Service.Name, ref, p.err)
@@ -169,7 +171,6 @@ const longestPull = time.Hour
 func (im *images) fetch(ctx context.Context, p *pull, ref, auth string) error {
 	ctx, cancel := context.WithTimeout(ctx, longestPull)
 	defer cancel()
-	p.note("pulling " + ref)
 	response, err := im.engine.ImagePull(ctx, ref, client.ImagePullOptions{RegistryAuth: auth})
 	if err != nil {
 		return err
@@ -201,9 +202,11 @@ func (im *images) fetch(ctx context.Context, p *pull, ref, auth string) error {
 	return nil
 }
 
-func (p *pull) tell(log *runners.Log) {
+// tell has log follow the pull of ref from here on.
+func (p *pull) tell(log *runners.Log, ref string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	log.Note("pulling " + ref)
 	p.notes = append(p.notes, log)
 }
 

@@ -3,6 +3,8 @@ package docker
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -10,6 +12,8 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/moby/moby/client"
@@ -24,8 +28,9 @@ type imageRegistry struct {
 	*httptest.Server
 	digest string // of the manifest
 	blobs  map[string][]byte
-	user   string // empty: anybody
-	pulls  int    // of the manifest
+	user   string        // empty: anybody
+	pulls  atomic.Int32  // of the manifest
+	hold   chan struct{} // a pull waits until it is closed; nil: for nothing
 }
 
 func newImageRegistry(t *testing.T, user string) *imageRegistry {
@@ -38,7 +43,8 @@ func newImageRegistry(t *testing.T, user string) *imageRegistry {
 	if err != nil {
 		t.Fatal(err)
 	}
-	layer := tarOf(t, tarFile{"helper", program, 0o755}, tarFile{"pulled", []byte(t.Name()), 0o644})
+	layer := tarOf(t, tarFile{"helper", program, 0o755}, tarFile{"pulled", []byte(t.Name()), 0o644},
+		tarFile{"once", []byte(rand.Text()), 0o644}) // no engine has it yet
 	var zipped bytes.Buffer
 	w := gzip.NewWriter(&zipped)
 	if _, err := w.Write(layer); err != nil {
@@ -69,7 +75,12 @@ func newImageRegistry(t *testing.T, user string) *imageRegistry {
 		switch {
 		case req.URL.Path == "/v2/":
 		case strings.HasPrefix(req.URL.Path, "/v2/app/manifests/") && (name == "1" || name == r.digest):
-			r.pulls++
+			if req.Method == http.MethodGet {
+				r.pulls.Add(1)
+			}
+			if r.hold != nil {
+				<-r.hold
+			}
 			content = []byte(manifest)
 			w.Header().Set("Content-Type", "application/vnd.docker.distribution.manifest.v2+json")
 			w.Header().Set("Docker-Content-Digest", r.digest)
@@ -92,8 +103,11 @@ func (r *imageRegistry) image(tag string) string {
 }
 
 func removeImage(t *testing.T, engine *client.Client, image string) {
+	t.Helper()
 	t.Cleanup(func() {
-		_, _ = engine.ImageRemove(t.Context(), image, client.ImageRemoveOptions{Force: true, PruneChildren: true})
+		if _, err := engine.ImageRemove(context.Background(), image, client.ImageRemoveOptions{Force: true, PruneChildren: true}); err != nil {
+			t.Error(err)
+		}
 	})
 }
 
@@ -122,9 +136,9 @@ func TestAnImageIsPulledOnceByTagAndByDigestWithProgressInTheLog(t *testing.T) {
 			}
 		}
 	}
-	before := registry.pulls
+	before := registry.pulls.Load()
 	mustRun(t, r, callOf(registry.image(":1")))
-	if registry.pulls != before {
+	if registry.pulls.Load() != before {
 		t.Error("an image that is there was asked for again")
 	}
 
@@ -132,6 +146,39 @@ func TestAnImageIsPulledOnceByTagAndByDigestWithProgressInTheLog(t *testing.T) {
 	wantConfig(t, err, "cannot be pulled")
 	_, err = r.Run(t.Context(), callOf(registry.image("@sha256:"+strings.Repeat("0", 64))))
 	wantConfig(t, err, "cannot be pulled")
+}
+
+func TestOnePullServesAllJobsThatWaitForIt(t *testing.T) {
+	engine := needEngine(t)
+	r := runnerOn(t, engine, Options{})
+	registry := newImageRegistry(t, "")
+	registry.hold = make(chan struct{})
+	image := registry.image(":1")
+	removeImage(t, engine, image)
+	calls := make([]runners.Call, 3)
+	errs := make([]error, len(calls))
+	var jobs sync.WaitGroup
+	for i := range calls {
+		calls[i] = callOf(image)
+		jobs.Go(func() {
+			_, errs[i] = r.Run(t.Context(), calls[i])
+			calls[i].Log.Note("ended")
+		})
+		if lines, _, said := calls[i].Log.Since(0); len(lines) == 0 {
+			<-said // that it waits for the pull
+		}
+	}
+	close(registry.hold)
+	jobs.Wait()
+	for i, call := range calls {
+		lines, _ := call.Log.Tail()
+		if said := fmt.Sprint(lines); errs[i] != nil || lines[0].Text != "pulling "+call.Service.RunnerConfig.Image || !strings.Contains(said, "Pull complete") || !strings.Contains(said, "pulled "+image) {
+			t.Errorf("job %d: %v, its log says %s", i, errs[i], said)
+		}
+	}
+	if n := registry.pulls.Load(); n != 1 {
+		t.Errorf("the image was pulled %d times", n)
+	}
 }
 
 func TestPrivateImagesArePulledWithTheNamedCredentials(t *testing.T) {
