@@ -14,17 +14,15 @@ import (
 
 	"github.com/specql/specql-ops/jobs"
 	"github.com/specql/specql-ops/registry"
-	"github.com/specql/specql-ops/runners"
 )
 
 // Agent claims jobs and runs them. Its methods may be called by any goroutine.
 type Agent struct {
-	opt     Options
-	log     *slog.Logger
-	runners map[jobs.ExecutionType]runners.Runner
-	ledger  *ledger
-	crew    crew
-	conn    *pgx.ConnConfig
+	opt    Options
+	log    *slog.Logger
+	ledger *ledger
+	crew   crew
+	conn   *pgx.ConnConfig
 
 	// exchanging is held shared by every exchange and alone by the recovery
 	// of claims whose answer was lost.
@@ -87,13 +85,10 @@ func New(o Options) (*Agent, error) {
 		return nil, fmt.Errorf("agent: database URL: %w", err)
 	}
 	conn.RuntimeParams["application_name"] = "specql-agent " + o.Name
-	a := &Agent{opt: o, log: o.Log, conn: conn, runners: map[jobs.ExecutionType]runners.Runner{},
+	a := &Agent{opt: o, log: o.Log, conn: conn,
 		ledger: newLedger(o.Slots, o.Connections, o.types()), pulse: make(chan time.Duration, 1), chore: make(chan time.Duration, 1), wanted: jobs.AgentRunning, halt: make(chan struct{}),
 		vitals: newVitals(), spender: newSpender(), logs: newLogs(), appliedAt: time.Now()}
 	a.crew.run, a.ledger.mostCost = a.run, a.mostCost
-	for _, r := range o.Runners {
-		a.runners[r.Type()] = r
-	}
 	a.chronicle, a.duties = newChronicle(o.Config), a.newDuties()
 	a.ledger.apply(o.Config, a.cannot(o.Config))
 	return a, nil

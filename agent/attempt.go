@@ -37,12 +37,12 @@ func (a *Agent) run(at *attempt) {
 	ctx, span := a.begin(stoppable, at)
 	var result runners.Result
 	if err == nil {
-		task.Log, task.ReservedUSD, task.Again = a.logs.begin(at), at.reserved, a.again(task.Service)
+		task.Log, task.ReservedUSD, task.Again = &at.log, at.reserved, a.again(task.Service)
 		result, err = a.call(ctx, at.config, task)
-		a.logs.end(at)
 	} else if at.reserved > 0 {
 		result.Usage.CostUSD = new(float64) // nothing was started
 	}
+	a.logs.end(at)
 	took := time.Since(began)
 	result.Usage.DurationSeconds = took.Seconds()
 	end := endOf(ctx, err)

@@ -14,7 +14,7 @@ import (
 // mostCost is the most that one attempt of a service may cost; 0 where its
 // runner knows no prices.
 func (a *Agent) mostCost(s *registry.Service) float64 {
-	if priced, ok := a.runners[s.ExecutionType].(runners.Priced); ok {
+	if priced, ok := a.runner(s).(runners.Priced); ok {
 		return priced.MostCost(s)
 	}
 	return 0

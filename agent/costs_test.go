@@ -3,6 +3,9 @@ package agent
 import (
 	"context"
 	"fmt"
+	"regexp"
+	"strconv"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -90,6 +93,95 @@ func TestCostBudgetHoldsAcrossAgentsAndIsNearlyAllUsed(t *testing.T) {
 	w.until("the lane opens for as many again", func() bool { return w.count("status = 'completed'") > 150 })
 }
 
+// invoice is what the local Lambda itself reports of runs, by the time at which they
+// ended, in slices of the budget's hour.
+type invoice struct {
+	mu    sync.Mutex
+	now   int
+	slice map[int]float64 // USD
+	runs  int
+}
+
+var billed = regexp.MustCompile(`Billed Duration: ([0-9]+) ms\tMemory Size: ([0-9]+) MB`)
+
+// Write takes a piece of the endpoint's log, whole lines of one run.
+func (v *invoice) Write(log []byte) (int, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, m := range billed.FindAllSubmatch(log, -1) {
+		ms, _ := strconv.ParseFloat(string(m[1]), 64)
+		mb, _ := strconv.ParseFloat(string(m[2]), 64)
+		v.slice[v.now] += 1e-3 + ms/1000*mb/1024*0.0000166667
+		v.runs++
+	}
+	return len(log), nil
+}
+
+// TestCostBudgetHoldsInEverySlidingHourByTheFunctionsOwnInvoice lets hours pass,
+// some minutes at a time, while jobs come in steadily and two agents take them.
+// What was spent is not what the agents say, but what the endpoint billed.
+func TestCostBudgetHoldsInEverySlidingHourByTheFunctionsOwnInvoice(t *testing.T) {
+	const (
+		budget = 0.03 // USD: some 29 runs of a tenth of a cent
+		hour   = 100  // slices
+		step   = 10   // slices
+		steps  = 45
+	)
+	w := newWorld(t)
+	t.Setenv("AWS_ACCESS_KEY_ID", "AKIDTEST")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
+	bill := &invoice{slice: map[int]float64{}}
+	dev := lambdatest.Start(t, lambdadev.Options{Log: bill})
+	lambdatest.Create(t, lambdatest.Client(dev.URL(), "us-east-1"), "probe", lambdatest.Zip(t), 256, 10)
+	config := functions(t, fmt.Sprintf("endpoint_url: %q, price_per_million_requests: 1000", dev.URL()), fmt.Sprintf("{ max_cost_per_hour: %v }", budget))
+	for _, name := range []string{"one", "two"} {
+		r := serverless.New(serverless.Options{})
+		t.Cleanup(r.Close)
+		w.start(Options{Name: name, Config: config, Slots: 2, Runners: []runners.Runner{r}})
+	}
+	for range steps {
+		w.enqueue(5, "resizer") // 50 an hour
+		w.exec("SELECT pg_notify('specql_control', 'switch serverless')")
+		w.until("all that may run has run", func() bool {
+			return w.count("status = 'running'") == 0 && (w.count("status = 'pending'") == 0 || w.held("resizer") != "")
+		})
+		// In two steps, seen as one: no slice may be there twice in between.
+		tx, err := w.pool.Begin(w.ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, sql := range []string{fmt.Sprintf("UPDATE jobs.tb_lane_cost SET slice = %d - slice", step), "UPDATE jobs.tb_lane_cost SET slice = -slice"} {
+			if _, err := tx.Exec(w.ctx, sql); err != nil {
+				t.Fatal(err)
+			}
+		}
+		bill.mu.Lock()
+		bill.now += step
+		bill.mu.Unlock()
+		if err := tx.Commit(w.ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bill.mu.Lock()
+	defer bill.mu.Unlock()
+	total, most := 0.0, 0.0
+	for from := 0; from <= bill.now; from += step {
+		total += bill.slice[from]
+		within := 0.0
+		for at := from; at < from+hour; at += step {
+			within += bill.slice[at]
+		}
+		most = max(most, within)
+	}
+	t.Logf("%d runs cost $%.6f in %d hours, at most $%.6f in one", bill.runs, total, steps*step/hour, most)
+	if most > budget {
+		t.Errorf("$%.6f were billed in one hour, budget $%v", most, budget)
+	}
+	if most < 0.9*budget {
+		t.Errorf("at most $%.6f of $%v were used in an hour", most, budget)
+	}
+}
+
 // priced is a fake runner with a price.
 type priced struct {
 	fake
@@ -149,6 +241,37 @@ func TestUnknownCostsCountAsTheMost(t *testing.T) {
 	}
 }
 
+func TestWhatAStrictServiceDoesNotStartCostsNothing(t *testing.T) {
+	w := newWorld(t)
+	config, diags := registry.Parse("test.yaml", []byte(`
+services:
+  - name: resizer
+    type: function
+    category: media
+    execution_type: serverless
+    validation: strict
+    runner_config: { provider: aws, function_name: probe, region: us-east-1 }
+    security_policy: { allowed_providers: [aws], allowed_regions: [us-east-1], cost_limits: { max_cost_per_hour: 1.0 } }
+    operations: [{ name: run, input_schema: { n: string }, output_schema: {} }]
+`), registry.Options{})
+	if config == nil {
+		t.Fatal(diags.Err())
+	}
+	w.enqueue(10, "resizer") // n is a number
+	w.start(Options{Config: config, Runners: []runners.Runner{priced{fake{jobs.Serverless, ok}, 0.25}}})
+	w.until("all are refused", func() bool { return w.count("status = 'failed' AND error_message LIKE '%validation: strict%'") == 10 })
+	w.until("nothing is set aside", func() bool {
+		var settled, reserved float64
+		if err := w.pool.QueryRow(w.ctx, "SELECT * FROM jobs.cost_spent('resizer')").Scan(&settled, &reserved); err != nil {
+			t.Fatal(err)
+		}
+		if settled != 0 {
+			t.Fatalf("$%v counted", settled)
+		}
+		return reserved == 0
+	})
+}
+
 func TestBusyServiceHandsBackUncountedAndWaits(t *testing.T) {
 	w := newWorld(t)
 	var throttled atomic.Bool
@@ -174,4 +297,29 @@ func TestBusyServiceHandsBackUncountedAndWaits(t *testing.T) {
 	w.until("others go on", func() bool { return w.count("service_name = 'free' AND status = 'completed'") == 10 })
 	throttled.Store(false)
 	w.until("the lane opens by itself", func() bool { return w.count("status = 'completed' AND attempts = 1") == 30 })
+}
+
+// TestThrottledCallsDoNotUseUpTheHour: an invocation that was never made is none.
+func TestThrottledCallsDoNotUseUpTheHour(t *testing.T) {
+	w := newWorld(t)
+	var calls, made atomic.Int64
+	run := fake{jobs.Serverless, func(_ context.Context, c runners.Call) (runners.Result, error) {
+		if calls.Add(1) <= 20 {
+			return runners.Result{}, &runners.BusyError{Service: c.Service.Name, Reason: "AWS Lambda throttles function x"}
+		}
+		made.Add(1)
+		return runners.Result{}, nil
+	}}
+	w.enqueue(30, "resizer")
+	config := functions(t, "memory_mb: 128", "{ max_invocations_per_hour: 7 }")
+	for _, name := range []string{"one", "two"} {
+		w.start(Options{Name: name, Config: config, Slots: 3, Runners: []runners.Runner{run}})
+	}
+	w.until("the budget is spent", func() bool {
+		return w.count("status = 'completed'") == 7 && w.count("status = 'running'") == 0 &&
+			regexpMatch(`^held: budget of the hour is spent, next in \d+ s$`, w.held("resizer"))
+	})
+	if n := made.Load(); n != 7 || w.count("attempts > 0") != 7 {
+		t.Errorf("%d calls were made and %d attempts counted, budget 7", n, w.count("attempts > 0"))
+	}
 }

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"encoding/json"
+	"slices"
 
 	"github.com/specql/specql-ops/jobs"
 	"github.com/specql/specql-ops/registry"
@@ -20,16 +21,35 @@ func (a Abilities) json() json.RawMessage {
 	return raw
 }
 
+// runner is the one that runs the service's jobs; nil: none of this agent's does.
+func (a *Agent) runner(s *registry.Service) runners.Runner {
+	for _, r := range a.opt.Runners {
+		if r.Type() != s.ExecutionType {
+			continue
+		}
+		if selective, ok := r.(runners.Selective); !ok || selective.Serves(s) {
+			return r
+		}
+	}
+	return nil
+}
+
 // cannot asks the runners which services of the registry demand more than this
 // host gives. Jobs of these wait for a host that can.
 func (a *Agent) cannot(config *registry.Config) map[string]string {
 	reasons := map[string]string{}
+	types := a.opt.types()
 	for _, s := range config.Services {
-		limited, ok := a.runners[s.ExecutionType].(runners.Limited)
-		if !ok {
-			continue
+		reason := ""
+		switch r := a.runner(s).(type) {
+		case nil:
+			if slices.Contains(types, s.ExecutionType) {
+				reason = "none of the " + string(s.ExecutionType) + " runners here serves it"
+			}
+		case runners.Limited:
+			reason = r.Cannot(s)
 		}
-		if reason := limited.Cannot(s); reason != "" {
+		if reason != "" {
 			reasons[s.Name] = printable(reason)
 			a.log.Warn("this host cannot run a service, its jobs wait for one that can", "service", s.Name, "reason", reason)
 		}
@@ -46,11 +66,12 @@ func (l *ledger) cannotRun() map[string]string {
 // sweep lets the runners remove what an agent left that was killed on this
 // host, before any job is claimed.
 func (a *Agent) sweep() {
-	for _, t := range a.opt.types() {
-		sweeper, ok := a.runners[t].(runners.Sweeper)
+	for _, r := range a.opt.Runners {
+		sweeper, ok := r.(runners.Sweeper)
 		if !ok {
 			continue
 		}
+		t := r.Type()
 		removed, err := sweeper.Sweep()
 		if err != nil {
 			a.log.Warn("what a killed agent left cannot be removed", "type", t, "error", err)

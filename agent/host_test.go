@@ -65,6 +65,45 @@ func TestHostThatCannotRunANewRegistrysServiceSaysSo(t *testing.T) {
 	w.until("the reason is visible", func() bool { return w.held("strict") == "held: isolation: full needs Landlock" })
 }
 
+// selective serves the services of one provider.
+type selective struct {
+	fake
+	provider string
+}
+
+func (s selective) Serves(service *registry.Service) bool {
+	return service.RunnerConfig.Provider == s.provider
+}
+
+func TestRunnersOfOneTypeEachRunTheServicesThatTheyServe(t *testing.T) {
+	w := newWorld(t)
+	config := parse(t, "one:http", "two:http", "three:http")
+	for i, s := range config.Services {
+		s.RunnerConfig.Provider = []string{"aws", "other", "nobody"}[i]
+	}
+	named := func(name string) selective {
+		return selective{fake{jobs.HTTP, func(_ context.Context, c runners.Call) (runners.Result, error) {
+			return runners.Result{Output: []byte(`{"by": "` + name + `"}`)}, nil
+		}}, name}
+	}
+	w.start(Options{Config: config, Runners: []runners.Runner{named("aws"), named("other")}})
+	for _, s := range config.Services {
+		w.enqueue(3, s.Name)
+	}
+	w.until("both run", func() bool { return w.count("status = 'completed'") == 6 })
+	if n := w.count("service_name = 'one' AND output_data->>'by' = 'aws' OR service_name = 'two' AND output_data->>'by' = 'other'"); n != 6 {
+		t.Errorf("%d of 6 jobs ran where their service says", n)
+	}
+	w.until("the third waits and says why", func() bool { return w.held("three") == "held: none of the http runners here serves it" })
+
+	all := fake{jobs.HTTP, ok}
+	for name, both := range map[string][]runners.Runner{"two of all services": {all, all}, "one of all after another": {named("aws"), all}, "one of all before another": {all, named("aws")}} {
+		if _, err := New(Options{Config: config, Runners: both}); err == nil {
+			t.Errorf("%s: which one runs a service is anybody's guess, and nobody says so", name)
+		}
+	}
+}
+
 // talker writes what it is told to, and ends when it is told to.
 func talker(say <-chan string, fail error) fake {
 	return fake{jobs.Shell, func(ctx context.Context, call runners.Call) (runners.Result, error) {

@@ -62,7 +62,7 @@ type ledger struct {
 type outbox struct {
 	completed []jobs.Completion
 	failed    []jobs.Failure
-	handBack  []*jobs.Job
+	handBack  []jobs.HandBack
 	circuits  map[*lane]*jobs.Circuit
 	lanes     []*lane // of each result, for the room that recording it frees
 }

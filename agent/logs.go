@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"time"
 
@@ -15,12 +14,10 @@ import (
 // showEvery is how often the log of a job that somebody follows is written.
 const showEvery = 300 * time.Millisecond
 
-// logs are the logs of the attempts under way, and who is followed. A log is in
-// memory until its attempt ends; it is written earlier only while somebody
-// asks for it.
+// logs are the logs that somebody follows. A log is in memory until its attempt
+// ends; it is written earlier only while somebody asks for it.
 type logs struct {
 	mu       sync.Mutex
-	attempts map[jobs.ID]*attempt
 	followed map[jobs.ID]*following
 	asked    chan struct{} // capacity 1: somebody asked
 }
@@ -32,41 +29,28 @@ type following struct {
 }
 
 func newLogs() *logs {
-	return &logs{attempts: map[jobs.ID]*attempt{}, followed: map[jobs.ID]*following{}, asked: make(chan struct{}, 1)}
+	return &logs{followed: map[jobs.ID]*following{}, asked: make(chan struct{}, 1)}
 }
 
-// begin gives an attempt a log, where its type has something to say.
-func (l *logs) begin(at *attempt) *runners.Log {
-	if at.lane.typ == jobs.HTTP {
-		return nil
-	}
-	at.log = runners.NewLog()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.attempts[at.job.ID] = at
-	return at.log
-}
-
+// end says that an attempt says no more: nobody follows it from now on.
 func (l *logs) end(at *attempt) {
-	if at.log == nil {
-		return
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.attempts[at.job.ID] == at {
-		delete(l.attempts, at.job.ID)
+	at.silent = true
+	if f := l.followed[at.job.ID]; f != nil && f.of == at {
 		delete(l.followed, at.job.ID)
 	}
 }
 
-// follow takes note that somebody wants to see a job's log.
-func (l *logs) follow(job jobs.ID) {
+// follow takes note that somebody wants to see the log of an attempt; nil: of
+// none that this agent runs.
+func (l *logs) follow(at *attempt) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	at := l.attempts[job]
-	if at == nil {
+	if at == nil || at.silent {
 		return
 	}
+	job := at.job.ID
 	f := l.followed[job]
 	if f == nil || f.of != at {
 		f = &following{of: at}
@@ -88,7 +72,7 @@ func (l *logs) due(now time.Time) (tails []jobs.AttemptTail, agents []jobs.ID, m
 			delete(l.followed, id)
 			continue
 		}
-		tail := tailOf(f.of.log)
+		tail := tailOf(&f.of.log)
 		if next := tail.Dropped + int64(len(tail.Lines)); next > f.written {
 			f.written = next
 			tails, agents = append(tails, jobs.AttemptTail{Job: f.of.job, Tail: tail}), append(agents, f.of.agent)
@@ -115,15 +99,15 @@ func tailOf(log *runners.Log) jobs.Tail {
 	return tail
 }
 
-// kept is what stays of an attempt's log. Of one that succeeded and wrote
-// nothing but its output nothing does, unless somebody has begun to read it.
+// kept is what stays of an attempt's log. Of a success that wrote nothing but its
+// output, or that a request's first try was, nothing does, unless somebody has
+// begun to read it.
 func (at *attempt) kept(failed bool) *jobs.Tail {
-	if at.log == nil {
+	if !failed && !at.shown && !at.log.Spoke() {
 		return nil
 	}
-	tail := tailOf(at.log)
-	spoke := slices.ContainsFunc(tail.Lines, func(line jobs.LogLine) bool { return line.Stream != "stdout" })
-	if len(tail.Lines) == 0 || !failed && !spoke && !at.shown {
+	tail := tailOf(&at.log)
+	if len(tail.Lines) == 0 {
 		return nil
 	}
 	return &tail

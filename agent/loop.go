@@ -104,15 +104,13 @@ func (a *Agent) finished() bool {
 func (a *Agent) carryOut(ctx context.Context, conn *pgx.Conn, req *request) (gates time.Duration, err error) {
 	a.exchanging.RLock()
 	defer a.exchanging.RUnlock()
-	deadline, cancel := context.WithTimeout(ctx, a.opt.Lease)
-	defer cancel()
 	began := time.Now()
-	out, err := req.exchange.Do(deadline, conn, req.agent)
-	if err == nil {
-		a.exchanges.add(time.Since(began), req.out.len(), len(out.Claimed))
-	}
+	unbound := bound(ctx, conn, began.Add(a.opt.Lease))
+	out, err := req.exchange.Do(context.Background(), conn, req.agent)
+	unbound()
+	took := time.Since(began)
 	if req.full() {
-		a.fullLook.Store(int64(time.Since(began)))
+		a.fullLook.Store(int64(took))
 	}
 	moved := (*jobs.MovedError)(nil)
 	switch {
@@ -129,14 +127,35 @@ func (a *Agent) carryOut(ctx context.Context, conn *pgx.Conn, req *request) (gat
 		a.ledger.undo(req)
 		return 0, err
 	}
-	if lost := req.out.len() - out.Recorded; lost > 0 && err == nil {
-		a.log.Warn("results not recorded: the jobs were cancelled or their lease was lost", "count", lost)
-		a.counts.lateResults.Add(int64(lost))
+	started, gates := a.ledger.done(req, &out, time.Now(), took)
+	a.crew.start(started) // before all else that may wait
+	if req.asks() || len(out.Waiting) > 0 {
+		a.ledger.poke()
 	}
-	started, gates := a.ledger.done(req, &out, time.Now(), time.Since(began))
-	a.crew.start(started)
+	if err == nil {
+		a.exchanges.add(took, req.out.len(), len(out.Claimed))
+		if lost := req.out.len() - out.Recorded; lost > 0 {
+			a.log.Warn("results not recorded: the jobs were cancelled or their lease was lost", "count", lost)
+			a.counts.lateResults.Add(int64(lost))
+		}
+	}
 	return gates, nil
 }
+
+// bound has what is done with conn fail at the deadline and when ctx ends, until
+// it is called off. It does without the goroutine that pgx has watch a context
+// that can end, which an exchange of a single job would wait for.
+func bound(ctx context.Context, conn *pgx.Conn, deadline time.Time) (unbound func()) {
+	raw := conn.PgConn().Conn()
+	raw.SetDeadline(deadline)
+	stop := context.AfterFunc(ctx, func() { raw.SetDeadline(past) })
+	return func() {
+		stop()
+		raw.SetDeadline(time.Time{})
+	}
+}
+
+var past = time.Unix(1, 0)
 
 // within bounds what is done with the database by a lease: a server that says
 // nothing must not hold the loop.
@@ -200,7 +219,7 @@ func (a *Agent) obeySignal(s jobs.Signal) {
 		a.switches.Store(true)
 		a.pulseIn(0)
 	case jobs.Follow:
-		a.logs.follow(s.Job)
+		a.logs.follow(a.ledger.attempt(s.Job))
 	case jobs.Switched:
 		a.ledger.reopen()
 	}

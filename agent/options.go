@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -18,7 +19,7 @@ import (
 type Options struct {
 	DatabaseURL string           // as pgx reads it; empty: libpq's PG* variables
 	Config      *registry.Config // the first snapshot; required
-	Runners     []runners.Runner // one a type that this agent takes; at least one
+	Runners     []runners.Runner // one a type that this agent takes, or several Selective ones; at least one
 
 	Name        string        // host name
 	Version     string        // shown in jobs.tb_agent
@@ -70,6 +71,7 @@ func (o *Options) validate() error {
 	}
 	check(o.Config != nil, "no registry: give Config")
 	check(len(o.Runners) > 0, "no runner: give at least one execution type")
+	check(o.distinct(), "two runners of one type: only those may share it that say which services they serve")
 	check(o.Slots >= 1 && o.Slots <= 100_000, "slots: %d is not between 1 and 100000", o.Slots)
 	check(o.Connections >= 1 && o.Connections <= 16, "connections: %d is not between 1 and 16", o.Connections)
 	check(o.Lease >= time.Second, "lease: %s is shorter than 1s", o.Lease)
@@ -89,7 +91,22 @@ func defaulted[T comparable](v, otherwise T) T {
 func (o *Options) types() []jobs.ExecutionType {
 	var types []jobs.ExecutionType
 	for _, r := range o.Runners {
-		types = append(types, r.Type())
+		if !slices.Contains(types, r.Type()) {
+			types = append(types, r.Type())
+		}
 	}
 	return types
+}
+
+// distinct tells whether it is clear which runner runs a service.
+func (o *Options) distinct() bool {
+	whole := map[jobs.ExecutionType]bool{} // by whether one runs all of the type
+	for _, r := range o.Runners {
+		_, selective := r.(runners.Selective)
+		if before, there := whole[r.Type()]; there && (before || !selective) {
+			return false
+		}
+		whole[r.Type()] = !selective
+	}
+	return true
 }

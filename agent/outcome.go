@@ -15,8 +15,9 @@ type attempt struct {
 	config *registry.Config
 	lane   *lane
 	agent  jobs.ID
-	log    *runners.Log // nil: nothing is kept of it
-	shown  bool         // somebody followed the log
+	log    runners.Log
+	shown  bool // somebody followed the log
+	silent bool // it says no more
 	cancel context.CancelCauseFunc
 
 	reserved float64 // USD that the claim set aside for it
@@ -101,7 +102,7 @@ func (l *ledger) finish(a *attempt, o outcome, tally func(*ledger)) {
 	case o.failed != nil:
 		box.failed = append(box.failed, *o.failed)
 	default:
-		box.handBack = append(box.handBack, a.job)
+		box.handBack = append(box.handBack, jobs.HandBack{Job: a.job, Unstarted: o.busy != nil})
 	}
 	box.lanes = append(box.lanes, a.lane)
 	if a.lane.gates.Threshold > 0 {
@@ -131,6 +132,13 @@ func (l *ledger) cancel(id jobs.ID, cause error) bool {
 	}
 	a.cancel(cause)
 	return true
+}
+
+// attempt is the one of a job that runs here; nil: none does.
+func (l *ledger) attempt(id jobs.ID) *attempt {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.running[id]
 }
 
 // cancelAll stops every running attempt with its cause.

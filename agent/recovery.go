@@ -91,8 +91,8 @@ func (o *outbox) ids() []jobs.ID {
 	for i := range o.failed {
 		ids = append(ids, o.failed[i].Job.ID)
 	}
-	for _, j := range o.handBack {
-		ids = append(ids, j.ID)
+	for i := range o.handBack {
+		ids = append(ids, o.handBack[i].Job.ID)
 	}
 	return ids
 }
@@ -114,9 +114,9 @@ func (o *outbox) split(in map[jobs.ID]bool) (yes, no *outbox) {
 		s := side(f.Job.ID)
 		s.failed = append(s.failed, f)
 	}
-	for _, j := range o.handBack {
-		s := side(j.ID)
-		s.handBack = append(s.handBack, j)
+	for _, h := range o.handBack {
+		s := side(h.Job.ID)
+		s.handBack = append(s.handBack, h)
 	}
 	n := yes.len()
 	yes.lanes, no.lanes = o.lanes[:n:n], o.lanes[n:]

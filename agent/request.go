@@ -302,9 +302,6 @@ func (l *ledger) done(req *request, out *jobs.Exchanged, now time.Time, took tim
 			look.end(reached(look, g.Claimed, in > 0, last[look.lane]))
 		}
 	}
-	if req.asks() || len(out.Waiting) > 0 {
-		l.poke()
-	}
 	return started, again
 }
 

@@ -17,7 +17,7 @@ import (
 // runChecked makes the attempt between the two comparisons.
 func (a *Agent) runChecked(ctx context.Context, config *registry.Config, task runners.Call) (runners.Result, error) {
 	mode := task.Service.ValidationMode()
-	run := a.runners[task.Service.ExecutionType].Run
+	run := a.runner(task.Service).Run
 	if mode == registry.ValidationOff {
 		return run(ctx, task)
 	}
@@ -26,7 +26,7 @@ func (a *Agent) runChecked(ctx context.Context, config *registry.Config, task ru
 	if len(input) > 0 {
 		a.counts.unfitInputs.Add(1)
 		if strict {
-			return misfit(runners.Result{}, "input", input), unfit(task, "input_data", "input_schema", input)
+			return misfit(unstarted(task), "input", input), unfit(task, "input_data", "input_schema", input)
 		}
 	}
 	result, err := run(ctx, task)
@@ -44,6 +44,15 @@ func (a *Agent) runChecked(ctx context.Context, config *registry.Config, task ru
 		}
 	}
 	return result, nil
+}
+
+// unstarted is the result of an attempt that never came to its runner. What was
+// set aside for it is given back.
+func unstarted(task runners.Call) (result runners.Result) {
+	if task.ReservedUSD > 0 {
+		result.Usage.CostUSD = new(float64)
+	}
+	return result
 }
 
 // misfit records faults with the attempt.

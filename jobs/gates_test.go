@@ -1,6 +1,8 @@
 package jobs_test
 
 import (
+	"math/rand/v2"
+	"sync"
 	"testing"
 	"time"
 
@@ -117,7 +119,7 @@ func TestCompletionOfAnEarlierAttemptChangesNothing(t *testing.T) {
 	for name, late := range map[string]jobs.Exchange{
 		"completed":   {Completed: []jobs.Completion{{Job: attempts[0]}}},
 		"failed":      {Failed: []jobs.Failure{{Completion: jobs.Completion{Job: attempts[0]}, Error: "late"}}},
-		"handed back": {HandBack: attempts[:1]},
+		"handed back": {HandBack: []jobs.HandBack{{Job: attempts[0]}}},
 	} {
 		if out, err := late.Do(t.Context(), conn, agent); err != nil || out.Recorded != 0 {
 			t.Errorf("the first attempt, %s late: recorded %d, %v", name, out.Recorded, err)
@@ -167,6 +169,137 @@ func TestAGatedClaimGoesByTheSwitchesOfTheSnapshotThatShowsTheJobs(t *testing.T)
 		}
 		if err := tx.Rollback(t.Context()); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// spent is what is counted of a service's hour.
+func spent(t *testing.T, conn *pgx.Conn, service string) (n int) {
+	t.Helper()
+	if err := conn.QueryRow(t.Context(), "SELECT coalesce(sum(jobs), 0) FROM jobs.tb_lane_spent WHERE service_name = $1 AND gate = 'hour'", service).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func TestWhatWasHandedBackUnstartedIsNotCounted(t *testing.T) {
+	conn := connect(t, devdbtest.New(t, migrationstest.Migrated))
+	agent := register(t, conn)
+	gates := jobs.Gates{PerHour: 5}
+	if err := jobs.PublishLanes(t.Context(), conn, "hash", []jobs.LaneSettings{{Service: "a", Type: jobs.HTTP, Gates: gates}}); err != nil {
+		t.Fatal(err)
+	}
+	enqueue(t, conn, 10)
+	var began []*jobs.Job
+	claim := func(want int) {
+		t.Helper()
+		e := jobs.Exchange{Claim: jobs.Claim{Gated: []jobs.Lane{{Service: "a", Type: jobs.HTTP, Room: 9, From: jobs.First, Gates: gates}}}}
+		out, err := e.Do(t.Context(), conn, agent)
+		if err != nil || len(out.Claimed) != want {
+			t.Fatalf("%d jobs were claimed, want %d: %v", len(out.Claimed), want, err)
+		}
+		began = out.Claimed
+	}
+	handBack := func(unstarted bool, by jobs.ID, recorded, counted int, which ...*jobs.Job) {
+		t.Helper()
+		var e jobs.Exchange
+		for _, j := range which {
+			e.HandBack = append(e.HandBack, jobs.HandBack{Job: j, Unstarted: unstarted})
+		}
+		out, err := e.Do(t.Context(), conn, by)
+		if err != nil || out.Recorded != recorded {
+			t.Fatalf("%d were recorded, want %d: %v", out.Recorded, recorded, err)
+		}
+		if n := spent(t, conn, "a"); n != counted {
+			t.Errorf("%d are counted in the hour, want %d", n, counted)
+		}
+	}
+	claim(5)
+	handBack(true, jobs.NewID(), 0, 5, began...)     // another agent's are not its own
+	handBack(true, agent, 2, 3, began[0], began[1])  // throttled
+	handBack(true, agent, 0, 3, began[0], began[1])  // the same said twice
+	handBack(false, agent, 2, 3, began[2], began[3]) // stopped: they may have run
+	claim(2)
+	claim(0)
+}
+
+// TestAgentsThatAreThrottledUseTheWholeHourAndNoMore has agents that claim from two
+// services at once and hand back at random, as many times as it takes.
+func TestAgentsThatAreThrottledUseTheWholeHourAndNoMore(t *testing.T) {
+	const limit = 40
+	url := devdbtest.New(t, migrationstest.Migrated)
+	conn := connect(t, url)
+	gates := jobs.Gates{PerHour: limit}
+	services := []string{"a", "b"}
+	var lanes []jobs.LaneSettings
+	for _, s := range services {
+		lanes = append(lanes, jobs.LaneSettings{Service: s, Type: jobs.HTTP, Gates: gates})
+	}
+	if err := jobs.PublishLanes(t.Context(), conn, "hash", lanes); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Exec(t.Context(), `INSERT INTO jobs.tb_job_run (identifier, service_name, operation)
+		SELECT gen_random_uuid()::text, s, 'run' FROM generate_series(1, 100), unnest($1::text[]) s`, services); err != nil {
+		t.Fatal(err)
+	}
+	slice := func() (n int64) {
+		if err := conn.QueryRow(t.Context(), "SELECT floor(extract(epoch FROM clock_timestamp()) / 36)::bigint").Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	before := slice()
+	var mu sync.Mutex
+	ran := map[string]int{}
+	full := func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return ran["a"] >= limit && ran["b"] >= limit
+	}
+	var agents sync.WaitGroup
+	for n := range 4 {
+		conn, random := connect(t, url), rand.New(rand.NewPCG(7, uint64(n)))
+		agent := register(t, conn)
+		agents.Go(func() {
+			var held []jobs.HandBack
+			var done []jobs.Completion
+			for idle := 0; idle < 200 && !full(); idle++ {
+				e := jobs.Exchange{HandBack: held, Completed: done}
+				for _, i := range random.Perm(len(services)) {
+					e.Claim.Gated = append(e.Claim.Gated, jobs.Lane{Service: services[i], Type: jobs.HTTP, Room: 5, From: jobs.First, Gates: gates})
+				}
+				out, err := e.Do(t.Context(), conn, agent)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				held, done = nil, nil
+				for _, j := range out.Claimed {
+					idle = 0
+					if random.IntN(4) > 0 {
+						held = append(held, jobs.HandBack{Job: j, Unstarted: true})
+						continue
+					}
+					done = append(done, jobs.Completion{Job: j})
+					mu.Lock()
+					ran[j.Service]++
+					mu.Unlock()
+				}
+			}
+			last := jobs.Exchange{HandBack: held, Completed: done}
+			if _, err := last.Do(t.Context(), conn, agent); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	agents.Wait()
+	for _, s := range services {
+		if ran[s] > limit || spent(t, conn, s) > limit {
+			t.Errorf("%d jobs of service %s ran and %d are counted, limit %d", ran[s], s, spent(t, conn, s), limit)
+		}
+		// At the end of a slice a claim may be counted in the next one and stay there.
+		if before == slice() && ran[s] != limit {
+			t.Errorf("%d jobs of service %s ran, the limit is %d", ran[s], s, limit)
 		}
 	}
 }

@@ -41,3 +41,37 @@ func TestAHeartbeatThatIsCarriedOutAfterTheLeaseRevivesNothing(t *testing.T) {
 		t.Errorf("the heartbeat ended with %v, want %v", err, jobs.ErrLeaseLost)
 	}
 }
+
+// A heartbeat that was carried out in time, and whose commit the disk holds up
+// beyond the old lease, keeps the agent's jobs.
+func TestAHeartbeatThatIsCommittedLateKeepsItsJobs(t *testing.T) {
+	url := devdbtest.New(t, migrationstest.Migrated)
+	conn, other := connect(t, url), connect(t, url)
+	info := jobs.AgentInfo{ID: jobs.NewID(), Name: "agent", State: jobs.AgentRunning, Slots: 1, Types: []jobs.ExecutionType{jobs.HTTP}}
+	if err := jobs.Register(t.Context(), conn, info, 2*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Exec(t.Context(), `INSERT INTO jobs.tb_job_run (identifier, service_name, operation, status, attempts, agent_id, started_at)
+		VALUES ('held', 'billing', 'charge', 'running', 1, $1, now())`, info.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Exec(t.Context(), "BEGIN"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := jobs.Heartbeat(t.Context(), conn, info, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.Exec(t.Context(), "SELECT pg_sleep(extract(epoch FROM lease_expires_at - clock_timestamp())) FROM jobs.tb_agent WHERE id = $1", info.ID); err != nil {
+		t.Fatal(err)
+	}
+	for _, moment := range []string{"before", "after"} {
+		if n, err := jobs.TakeOver(t.Context(), other); err != nil || n != 0 {
+			t.Errorf("%s the commit %d jobs were taken over (%v), want none", moment, n, err)
+		}
+		if moment == "before" {
+			if _, err := conn.Exec(t.Context(), "COMMIT"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}

@@ -129,7 +129,7 @@ func (m *model) report() {
 	case "final":
 		e.Failed = []jobs.Failure{{Completion: end, Error: "refused", Final: true}}
 	default:
-		e.HandBack = []*jobs.Job{h.job}
+		e.HandBack = []jobs.HandBack{{Job: h.job, Unstarted: rapid.Bool().Draw(m.t, "unstarted")}}
 	}
 	out := m.do(e, h.agent)
 	if (out.Recorded == 1) != mine {

@@ -2,8 +2,10 @@ package jobs
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -46,10 +48,13 @@ func Listen(ctx context.Context, conn *pgx.Conn, ready func(), handle func(Signa
 		return err
 	}
 	ready()
+	// A context that each wait watched would cost every signal a switch of goroutines.
+	raw := conn.PgConn().Conn()
+	defer context.AfterFunc(ctx, func() { raw.SetReadDeadline(time.Unix(1, 0)) })()
 	for {
-		n, err := conn.WaitForNotification(ctx)
+		n, err := conn.WaitForNotification(context.Background())
 		if err != nil {
-			return err
+			return errors.Join(ctx.Err(), err)
 		}
 		if s, ok := parseSignal(n.Channel, n.Payload); ok {
 			handle(s)

@@ -33,12 +33,21 @@ type Failure struct {
 	RetryIn   time.Duration // when attempts are left
 }
 
+// HandBack is an attempt that is given back: the job is pending again, the attempt
+// not counted.
+type HandBack struct {
+	Job *Job
+	// Unstarted says that nothing was asked of the service: what the claim counted
+	// against its limits is given back too.
+	Unstarted bool
+}
+
 // Exchange is one round trip of an agent with the queue: what it finished,
 // what it hands back unfinished, and what it has room for.
 type Exchange struct {
 	Completed []Completion
 	Failed    []Failure
-	HandBack  []*Job // interrupted by a drain: pending again, the attempt not counted
+	HandBack  []HandBack
 	Circuits  []Circuit
 	Costs     []Cost
 	Busy      []Busy // by service
@@ -119,6 +128,29 @@ UPDATE jobs.tb_job_run r
   FROM unnest($2::uuid[], $3::int[]) AS f(id, attempt)
  WHERE r.id = ANY ($2::uuid[]) AND r.id = f.id AND r.status || '' = 'running' AND r.agent_id = $1 AND r.attempts = f.attempt`
 
+// handBackUnstartedSQL hands back and takes each claim off the slice in which its
+// transaction began. That is the slice in which it was counted or, rarely, the one
+// before: an older one never lets a window have more than its limit. It counts under
+// the lock of the lane, as claims do. What another agent has taken over stays counted.
+const handBackUnstartedSQL = `
+WITH back AS (
+    UPDATE jobs.tb_job_run r
+       SET status = 'pending', attempts = r.attempts - 1, started_at = NULL, updated_at = now()
+      FROM unnest($2::uuid[], $3::int[], $4::timestamptz[]) AS f(id, attempt, claimed_at)
+     WHERE r.id = ANY ($2::uuid[]) AND r.id = f.id AND r.status || '' = 'running' AND r.agent_id = $1 AND r.attempts = f.attempt
+    RETURNING r.service_name, f.claimed_at
+), lane AS (
+    SELECT service_name FROM jobs.tb_lane WHERE service_name = ANY (ARRAY (SELECT service_name FROM back))
+     ORDER BY service_name FOR UPDATE
+), uncounted AS (
+    UPDATE jobs.tb_lane_spent s SET jobs = greatest(0, s.jobs - u.n)
+      FROM (SELECT service_name, g.gate, floor(extract(epoch FROM back.claimed_at) / g.width)::bigint AS slice, count(*)::integer AS n
+              FROM back JOIN lane USING (service_name) CROSS JOIN (VALUES ('minute', 0.6::float8), ('hour', 36)) AS g(gate, width)
+             GROUP BY 1, 2, 3) u
+     WHERE s.service_name = u.service_name AND s.gate = u.gate AND s.slice = u.slice
+)
+SELECT count(*) FROM back`
+
 // Do makes one exchange on conn in one round trip and one transaction: either
 // all of it happened or none. Claimed jobs come in the order in which they
 // waited. conn is one that Connect made.
@@ -135,13 +167,7 @@ func (e *Exchange) Do(ctx context.Context, conn *pgx.Conn, agent ID) (Exchanged,
 	if len(e.Failed) > 0 {
 		batch.Queue(failSQL, failureArgs(agent, e.Failed)...).Exec(count(&out.Recorded))
 	}
-	if len(e.HandBack) > 0 {
-		ids, attempts := make([]ID, len(e.HandBack)), make([]int32, len(e.HandBack))
-		for i, j := range e.HandBack {
-			ids[i], attempts[i] = j.ID, int32(j.Attempt)
-		}
-		batch.Queue(handBackSQL, agent, ids, attempts).Exec(count(&out.Recorded))
-	}
+	e.queueHandBacks(batch, agent, &out.Recorded)
 	e.queueLogs(batch, agent)
 	queueCircuits(batch, e.Circuits)
 	queueCosts(batch, e.Costs)
@@ -170,6 +196,34 @@ func (e *Exchange) Do(ctx context.Context, conn *pgx.Conn, agent ID) (Exchanged,
 	}
 	slices.SortFunc(out.Claimed, func(a, b *Job) int { return cmp.Or(a.Place.Compare(b.Place), a.CreatedAt.Compare(b.CreatedAt)) })
 	return out, nil
+}
+
+func (e *Exchange) queueHandBacks(batch *pgx.Batch, agent ID, recorded *int) {
+	for _, unstarted := range []bool{false, true} {
+		var ids []ID
+		var attempts []int32
+		var claimed []time.Time
+		for _, h := range e.HandBack {
+			if h.Unstarted == unstarted {
+				ids, attempts, claimed = append(ids, h.Job.ID), append(attempts, int32(h.Job.Attempt)), append(claimed, h.Job.StartedAt)
+			}
+		}
+		switch {
+		case len(ids) == 0:
+		case unstarted:
+			batch.Queue(handBackUnstartedSQL, agent, ids, attempts, claimed).QueryRow(func(row pgx.Row) error {
+				var n int
+				err := row.Scan(&n)
+				*recorded += n
+				return err
+			})
+		default:
+			batch.Queue(handBackSQL, agent, ids, attempts).Exec(func(tag pgconn.CommandTag) error {
+				*recorded += int(tag.RowsAffected())
+				return nil
+			})
+		}
+	}
 }
 
 // MovedError says that an exchange was carried out but for completions whose

@@ -11,6 +11,8 @@ import (
 // Jobs whose agent is gone: back to pending while attempts are left, else to
 // the dead letters. Rows without an agent belong to an application's own
 // worker and are left alone.
+// The agent's row is locked too: a heartbeat that was in time is committed a
+// moment later, and must not find its jobs given away meanwhile.
 const takeOverSQL = `
 WITH orphan AS (
     SELECT r.id, r.attempts, r.agent_id, r.started_at, a.name
@@ -18,7 +20,7 @@ WITH orphan AS (
       JOIN jobs.tb_agent a ON a.id = r.agent_id
      WHERE r.status = 'running' AND NOT a.reaped AND a.lease_expires_at <= now()
      LIMIT 1000
-       FOR UPDATE OF r SKIP LOCKED
+       FOR UPDATE OF r, a SKIP LOCKED
 ), taken AS (
     UPDATE jobs.tb_job_run r
        SET status = CASE WHEN r.attempts < r.max_attempts THEN 'pending' ELSE 'failed' END,

@@ -80,6 +80,20 @@ BEGIN
     END IF;
 END $$;
 
+-- step: fill pages of jobs.tb_job_run to the end again
+-- lock: SHARE UPDATE EXCLUSIVE
+DO $$
+BEGIN
+    IF to_regclass('jobs.tb_schema_added') IS NULL THEN -- this is run again
+        RETURN;
+    END IF;
+    IF EXISTS (SELECT FROM jobs.tb_schema_added WHERE name = 'fillfactor')
+       AND EXISTS (SELECT FROM pg_class c, pg_options_to_table(c.reloptions) o
+                    WHERE c.oid = 'jobs.tb_job_run'::regclass AND o.option_name = 'fillfactor' AND o.option_value = '95') THEN
+        CALL pg_temp.change_jobs('ALTER TABLE jobs.tb_job_run RESET (fillfactor)');
+    END IF;
+END $$;
+
 -- step: drop functions
 DROP FUNCTION IF EXISTS jobs.tell_agents(), jobs.wake_agents(), jobs.wake_agents_for(), jobs.new_job_id(),
     jobs.add_histogram(bigint[], bigint[]);

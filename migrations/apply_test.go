@@ -42,7 +42,7 @@ func TestPsqlAndApplyGiveTheSameCatalogInAnyOrderAndAgain(t *testing.T) {
 					if i == 0 && order.name == "psql 001, apply, apply" {
 						continue
 					}
-					got := objects(t, url)
+					got := asItWas(t, url)
 					for i := range got { // an application's functions keep its own layout
 						if slices.ContainsFunc(expected(), func(w expectation) bool { return w.Application && w.key() == got[i].key() }) {
 							got[i].Body = ""
@@ -98,14 +98,14 @@ func TestApplyToAVersionStopsThere(t *testing.T) {
 
 func TestDownReturnsToTheApplicationsCatalogExactly(t *testing.T) {
 	url := httpOnly(t)
-	before := objects(t, url)
+	before := asItWas(t, url)
 	rows := value[int](t, connect(t, url), "SELECT count(*)::int FROM jobs.tb_job_run")
 	for range 2 { // down, and up again, and down
 		apply(t, url, Options{})
 		if _, err := Down(t.Context(), connect(t, url), Options{}); err != nil {
 			t.Fatal(err)
 		}
-		same(t, "after Down", objects(t, url), before)
+		same(t, "after Down", asItWas(t, url), before)
 	}
 	if n := value[int](t, connect(t, url), "SELECT count(*)::int FROM jobs.tb_job_run"); n != rows {
 		t.Errorf("%d rows, want the %d from before", n, rows)
@@ -115,12 +115,12 @@ func TestDownReturnsToTheApplicationsCatalogExactly(t *testing.T) {
 		t.Errorf("Down again: %+v, %v", got, err)
 	}
 	apply(t, url, Options{To: 1})
-	one := objects(t, url)
+	one := asItWas(t, url)
 	apply(t, url, Options{})
 	if _, err := Down(t.Context(), connect(t, url), Options{To: 1}); err != nil {
 		t.Fatal(err)
 	}
-	same(t, "after Down to 1", objects(t, url), one)
+	same(t, "after Down to 1", asItWas(t, url), one)
 }
 
 func TestDownRefusesWhileJobsOfOtherTypesExistUnlessToldWhatToDo(t *testing.T) {
@@ -130,7 +130,7 @@ func TestDownRefusesWhileJobsOfOtherTypesExistUnlessToldWhatToDo(t *testing.T) {
 	}{{KeepTyped, 4, 3}, {CancelTyped, 4, 0}, {DeleteTyped, 0, 0}} {
 		t.Run(string(c.typed), func(t *testing.T) {
 			url := httpOnly(t)
-			before := objects(t, url)
+			before := asItWas(t, url)
 			apply(t, url, Options{})
 			conn := connect(t, url)
 			run1(t, conn, `INSERT INTO jobs.tb_job_run (identifier, service_name, operation, execution_type, status, attempts) VALUES
@@ -145,7 +145,7 @@ func TestDownRefusesWhileJobsOfOtherTypesExistUnlessToldWhatToDo(t *testing.T) {
 			if _, err := Down(t.Context(), conn, Options{Typed: c.typed}); err != nil {
 				t.Fatal(err)
 			}
-			same(t, "after Down", objects(t, url), before)
+			same(t, "after Down", asItWas(t, url), before)
 			rows := value[int](t, conn, "SELECT count(*)::int FROM jobs.tb_job_run WHERE identifier LIKE 's_'")
 			open := value[int](t, conn, `SELECT count(*)::int FROM jobs.tb_job_run WHERE identifier LIKE 's_'
 				AND (status IN ('pending', 'running') OR status = 'failed' AND attempts < max_attempts)`)
@@ -197,7 +197,7 @@ func TestDownRefusesUnderAgentsAtWork(t *testing.T) {
 
 func TestInterruptedDownIsFinishedByDownAndUndoneByApply(t *testing.T) {
 	url := httpOnly(t)
-	before := objects(t, url)
+	before := asItWas(t, url)
 	apply(t, url, Options{})
 	for k := 1; ; k++ { // each time it comes one step further
 		ctx, cancel := context.WithCancel(t.Context())
@@ -220,7 +220,7 @@ func TestInterruptedDownIsFinishedByDownAndUndoneByApply(t *testing.T) {
 			migrated(t, url)
 		}
 	}
-	same(t, "after Down", objects(t, url), before)
+	same(t, "after Down", asItWas(t, url), before)
 }
 
 func TestFailedStepIsNamedWithItsCause(t *testing.T) {

@@ -109,6 +109,19 @@ func objects(t *testing.T, url string) []object {
 	return found
 }
 
+// asItWas is the catalog with what validate-schema leaves to the application.
+func asItWas(t *testing.T, url string) []object {
+	t.Helper()
+	conn := connect(t, url)
+	defer conn.Close(t.Context())
+	var options string
+	err := conn.QueryRow(t.Context(), "SELECT coalesce((SELECT reloptions::text FROM pg_class WHERE oid = to_regclass('jobs.tb_job_run')), '')").Scan(&options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(objects(t, url), object{Kind: "storage", Name: "jobs.tb_job_run", Definition: options})
+}
+
 // same compares whole catalogs by name.
 func same(t *testing.T, what string, got, want []object) {
 	t.Helper()

@@ -71,7 +71,7 @@ func TestKilledAtEveryStepItIsFinishedByTheNextRun(t *testing.T) {
 	} {
 		t.Run(start.name, func(t *testing.T) {
 			url := devdbtest.New(t, template(start.name, start.schema))
-			before := objects(t, url)
+			before := asItWas(t, url)
 			var versions []int
 			for _, m := range List() {
 				versions = append(versions, m.Version)
@@ -105,7 +105,7 @@ func TestKilledAtEveryStepItIsFinishedByTheNextRun(t *testing.T) {
 			if _, err := Down(t.Context(), conn, Options{}); err != nil {
 				t.Fatal(err)
 			}
-			same(t, "after Down", objects(t, url), before)
+			same(t, "after Down", asItWas(t, url), before)
 		})
 	}
 }

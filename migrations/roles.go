@@ -67,7 +67,7 @@ var rights = map[Role][]right{
 		// cannot change, and the audit log only grows.
 		{"tb_job_run", "INSERT UPDATE", "status max_attempts started_at completed_at retry_at requeued_at updated_at"},
 		{"tb_execution_type", "UPDATE", "enabled reason changed_by changed_at stopped_at stopped_by stop_reason"},
-		{"tb_lane", "UPDATE", "enabled runs_as switch_reason switched_by switched_at"},
+		{"tb_lane", "UPDATE", "enabled runs_as switch_reason switched_by switched_at updated_at"},
 		{"tb_agent", "UPDATE", "wanted reload_asked_at"},
 		{"tb_rollback", "INSERT UPDATE", ""},
 		{"tb_rollback_job", "INSERT DELETE", ""},

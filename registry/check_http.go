@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"net/url"
@@ -60,6 +61,7 @@ func (c *checker) baseURL() {
 	if !ok {
 		return
 	}
+	c.host(n, "base_url", u)
 	if u.RawQuery != "" || u.Fragment != "" {
 		c.fault(CodeEnum, n, "put the query into the operation's path", "base_url has a query or a fragment, to which no path can be added")
 	}
@@ -91,12 +93,9 @@ func (c *checker) url(n *node, name, text string) (*url.URL, bool) {
 	return nil, false
 }
 
-var hostPattern = regexp.MustCompile(`^(\*\.)?([A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?$`)
-
 // domain checks an entry of allowed_domains: a host name, *.example.com, a
 // literal address or localhost, each with an optional :port.
 func (c *checker) domain(n *node, entry string) {
-	host, port := splitPort(entry)
 	if strings.Contains(entry, "://") || strings.Contains(entry, "/") {
 		help := "write the host alone"
 		if u, err := url.Parse(entry); err == nil && u.Host != "" && n.exp == nil {
@@ -105,54 +104,63 @@ func (c *checker) domain(n *node, entry string) {
 		c.fault(CodeEnum, n, help, "an entry of allowed_domains is a host, not a URL")
 		return
 	}
-	if _, err := netip.ParseAddr(host); err == nil && goodPort(port) {
-		return
-	}
 	if entry == "*" {
 		c.fault(CodeEnum, n, "list the hosts, or *.example.com for those below a domain", "allowed_domains cannot allow every host")
 		return
 	}
-	if !hostPattern.MatchString(host) || !goodPort(port) {
+	if _, err := ParseDomain(entry); errors.Is(err, errUnusual) {
+		host, port, err := net.SplitHostPort(entry)
+		if err != nil {
+			host = entry
+		}
+		c.unusual(n, host, port, shown(n)+" of allowed_domains")
+	} else if err != nil {
 		c.fault(CodeEnum, n, "write api.example.com, *.example.com, an address or localhost, with :port where needed",
 			"%s is not a host", shown(n))
 	}
 }
 
-func goodPort(port string) bool {
-	return port == "" || len(port) <= 5 && strings.Trim(port, "0123456789") == "" && port != "0"
+// unusual reports an address that is spelled so that readers disagree on it: the
+// agent would refuse each job.
+func (c *checker) unusual(n *node, host, port, what string) {
+	help := "write the address in its usual form, such as 127.0.0.1 or ::1"
+	if plain := usual(host); plain != "" && n.exp == nil {
+		if port != "" {
+			plain = net.JoinHostPort(plain, port)
+		}
+		help = "write " + plain
+	}
+	c.fault(CodeEnum, n, help, "%s is an unusual spelling of an address, to which no job is sent", what)
 }
 
-// splitPort takes an optional :port and the brackets of an IPv6 address off.
-func splitPort(entry string) (host, port string) {
-	if h, p, err := net.SplitHostPort(entry); err == nil {
-		return h, p
+// host checks the host of a URL to which jobs' requests go.
+func (c *checker) host(n *node, name string, u *url.URL) {
+	_, _, err := ParseHost(u.Hostname())
+	_, badPort := PortOf(u)
+	switch {
+	case errors.Is(err, errUnusual):
+		c.unusual(n, u.Hostname(), u.Port(), "the host of "+name)
+	case err != nil:
+		c.fault(CodeEnum, n, "write a host name of letters, digits, dots and dashes (xn-- for other alphabets), or an address", "the host of %s is not a host name", name)
+	case badPort != nil:
+		c.fault(CodeEnum, n, "write a port from 1 to 65535, or none", "%s has no valid port", name)
+	case strings.Contains(n.value(), "\\"):
+		c.fault(CodeEnum, n, "write / instead", "%s holds a backslash", name)
 	}
-	return strings.Trim(entry, "[]"), ""
 }
 
-// hostAllowed tells whether an entry of allowed_domains covers the URL's
-// host. *.example.com covers what is below it, not example.com itself.
-func hostAllowed(domains []string, u *url.URL) bool {
-	host := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
-	port := u.Port()
-	if port == "" {
-		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+// hostAllowed tells whether an entry of allowed_domains covers the URL's host.
+// Entries that make no sense are reported where they stand.
+func hostAllowed(entries []string, u *url.URL) bool {
+	var list Domains
+	for _, entry := range entries {
+		if d, err := ParseDomain(entry); err == nil {
+			list = append(list, d)
+		}
 	}
-	return slices.ContainsFunc(domains, func(entry string) bool {
-		h, p := splitPort(strings.ToLower(entry))
-		h = strings.TrimSuffix(h, ".")
-		if p != "" && p != port {
-			return false
-		}
-		if below, ok := strings.CutPrefix(h, "*."); ok {
-			return strings.HasSuffix(host, "."+below)
-		}
-		if a, err := netip.ParseAddr(h); err == nil {
-			b, err := netip.ParseAddr(host)
-			return err == nil && a.Unmap() == b.Unmap()
-		}
-		return h == host
-	})
+	name, addr, err := ParseHost(u.Hostname())
+	port, badPort := PortOf(u)
+	return err != nil || badPort != nil || list.Permits(name, addr, port)
 }
 
 func (c *checker) network(n *node, entry string) {

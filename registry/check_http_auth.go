@@ -79,8 +79,11 @@ func (c *checker) authField(name string, n *node) {
 	case name == "header_name" && !headerName.MatchString(n.value()):
 		c.fault(CodeEnum, n, "write a name such as X-API-Key", "header_name is not the name of an HTTP header")
 	case name == "token_url":
-		if u, ok := c.url(n, name, c.s.RunnerConfig.AuthConfig.TokenURL); ok && u.Fragment != "" {
-			c.fault(CodeEnum, n, "remove what stands behind #", "token_url has a fragment, which is never sent")
+		if u, ok := c.url(n, name, c.s.RunnerConfig.AuthConfig.TokenURL); ok {
+			c.host(n, name, u)
+			if u.Fragment != "" {
+				c.fault(CodeEnum, n, "remove what stands behind #", "token_url has a fragment, which is never sent")
+			}
 		}
 	}
 }
@@ -119,6 +122,9 @@ func (c *checker) proxy() {
 		return
 	}
 	u, ok := c.url(n, "proxy", c.s.RunnerConfig.Proxy)
+	if ok {
+		c.host(n, "proxy", u)
+	}
 	if ok && (strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "") {
 		c.fault(CodeEnum, n, "write it as http://host:port", "a proxy is a host and a port, without a path")
 	}

@@ -379,28 +379,46 @@ var (
 	qualifierForm = regexp.MustCompile(`^(\$LATEST|[A-Za-z0-9_-]{1,128})$`)
 )
 
+// defaultProvider is the one of a serverless service that names none.
+const defaultProvider = "aws"
+
+// providers are those whose functions a runner invokes, with what their services
+// need.
+var providers = map[string]func(*checker){defaultProvider: (*checker).lambda}
+
 // serverless checks a service that calls cloud functions.
 func (c *checker) serverless() {
 	rc, policy := &c.s.RunnerConfig, &c.s.SecurityPolicy
-	config := c.at("runner_config")
-	if provider := config.get("provider"); given(provider) && provider.kind == stringKind {
-		switch strings.ToLower(rc.Provider) {
-		case "aws":
-			rc.Provider = "aws"
-			if !grants(policy.AllowedProviders, "aws") {
-				c.fault(CodeNotAllowed, provider, "add aws to security_policy.allowed_providers", "provider aws is not in allowed_providers")
-			}
-		case "gcp", "google", "azure":
-			c.fault(CodeUnsupported, provider, "AWS Lambda is: provider: aws; or call the function's URL as an http service", "provider %s is not supported", shown(provider))
-		default:
-			c.fault(CodeEnum, provider, "write provider: aws", "provider %s does not exist", shown(provider))
-		}
-	} else if !given(provider) {
-		rc.Provider = "aws"
-		if !grants(policy.AllowedProviders, "aws") {
-			c.fault(CodeNotAllowed, config, "add aws to security_policy.allowed_providers", "provider aws (the default) is not in allowed_providers")
-		}
+	at := c.n.path("runner_config", "provider")
+	name, label := strings.ToLower(rc.Provider), ""
+	switch {
+	case !given(at):
+		at, name, label = c.at("runner_config"), defaultProvider, " (the default)"
+	case at.kind != stringKind: // reported already
+		providers[defaultProvider](c)
+		return
 	}
+	check, supported := providers[name]
+	switch {
+	case supported:
+		rc.Provider = name
+		if !grants(policy.AllowedProviders, name) {
+			c.fault(CodeNotAllowed, at, "add "+name+" to security_policy.allowed_providers", "provider %s%s is not in allowed_providers", name, label)
+		}
+		check(c)
+		return
+	case slices.Contains([]string{"gcp", "google", "azure"}, name):
+		c.fault(CodeUnsupported, at, "AWS Lambda is: provider: aws; or call the function's URL as an http service", "provider %s is not supported", shown(at))
+	default:
+		c.fault(CodeEnum, at, "write provider: aws", "provider %s does not exist", shown(at))
+	}
+	providers[defaultProvider](c) // the rest is most likely right once the provider is
+}
+
+// lambda checks what AWS Lambda needs.
+func (c *checker) lambda() {
+	rc, policy := &c.s.RunnerConfig, &c.s.SecurityPolicy
+	config := c.at("runner_config")
 	for _, name := range []string{"function_name", "region"} {
 		if v := config.get(name); !given(v) || v.kind == stringKind && strings.TrimSpace(v.value()) == "" {
 			c.fault(CodeMissing, orElse(v, config), "add "+name+": under runner_config", "a serverless service needs runner_config.%s", name)

@@ -22,7 +22,16 @@ type expansion struct {
 	value   string
 	names   []string // the variables in it, and file:… and cred:… references
 	secrets []string // the values of those that are or look like secrets
-	broken  bool     // it could not be expanded; the fault was reported
+	values  []variableValue
+	broken  bool // it could not be expanded; the fault was reported
+}
+
+// variableValue is what the environment or a file gave to a string. A default
+// stands in the file for all to read, and is none.
+type variableValue struct {
+	text   string
+	at     int  // where it stands in the expanded string
+	secret bool // it is one, or looks like one
 }
 
 // varFault is a ${…} that cannot be expanded. It never holds a value.
@@ -82,10 +91,12 @@ func (v *variables) expand(s string) (expansion, []varFault) {
 		}
 		switch {
 		case set && (value != "" || !hasDefault):
+			given := variableValue{value, out.Len(), file || secretName(name)}
 			out.WriteString(value)
-			// A default stands in the file for all to read; only what the
-			// environment gave can be a secret.
-			if value != "" && (file || secretName(name)) {
+			if value != "" {
+				exp.values = append(exp.values, given)
+			}
+			if value != "" && given.secret {
 				exp.secrets = append(exp.secrets, value)
 			}
 		case hasDefault:

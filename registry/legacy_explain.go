@@ -50,7 +50,8 @@ var patternExplanations = []Explanation{
 		"services:\n- name: example\n  category: demo\n  type: api\n  operations: [{ name: run }]\n"},
 	{PatternMissingLimits, "the service has no resource limits",
 		"Without cpu_cores, memory_mb and timeout_seconds one job can take the whole host, and a function's budget\n" +
-			"has no end without cost_limits. How much a service needs, `specql-tui resource-check` tells.",
+			"has no end without cost_limits. The console's page Services shows how much a service\n" +
+			"has needed at most.",
 		"execution_type: docker\nrunner_config: { image: \"python:3.12\" }\n",
 		"execution_type: docker\nrunner_config: { image: \"python:3.12\" }\nsecurity_policy: { resource_limits: { cpu_cores: 1.0, memory_mb: 512, timeout_seconds: 600 } }\n"},
 	{PatternLatestTag, "an image is not pinned",

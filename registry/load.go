@@ -256,6 +256,7 @@ func (d *decoder) service(n *node, s *Service) {
 		return
 	}
 	d.object(n, reflect.ValueOf(s).Elem())
+	s.Hidden = hidden(n)
 	t := n.get("execution_type")
 	s.ExplicitType = t != nil && t.kind != nullKind
 	if s.ExecutionType == "" {

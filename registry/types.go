@@ -53,6 +53,8 @@ type Service struct {
 
 	// ExplicitType tells whether the file gave execution_type.
 	ExplicitType bool `yaml:"-"`
+	// Hidden are the values that variables gave to what is sent by http.
+	Hidden []Hidden `yaml:"-"`
 }
 
 // Operation finds an operation by its exact name.

@@ -25,6 +25,12 @@ type Reloader interface {
 	Reload(config *registry.Config)
 }
 
+// Selective is a runner that shares its type with others, such as the functions of
+// one cloud provider among several: it runs the services that it serves.
+type Selective interface {
+	Serves(service *registry.Service) bool
+}
+
 // Sweeper is a runner that can find what a killed agent left on this host.
 // Sweep removes it, and leaves alone what a living agent owns. The agent calls
 // it before it claims.

@@ -69,3 +69,35 @@ func TestLogBoundsALineWithoutEnd(t *testing.T) {
 		t.Errorf("%d lines, first of %d bytes", len(lines), len(lines[0].Text))
 	}
 }
+
+// told counts how often it was written.
+type told struct{ times int }
+
+func (s *told) String() string { s.times++; return fmt.Sprint("told ", s.times) }
+
+func TestANoteForLaterIsWrittenOnceSomebodyReadsOrMoreIsSaid(t *testing.T) {
+	alone := &told{}
+	l := NewLog()
+	if n := testing.AllocsPerRun(100, func() { *l = Log{}; l.NoteLater(alone) }); n != 0 {
+		t.Errorf("a note that nobody reads takes %v allocations", n)
+	}
+	if l.Spoke() || alone.times != 0 {
+		t.Errorf("a note that stands alone counts as said, or was written %d times", alone.times)
+	}
+	for range 2 {
+		if lines, _ := l.Tail(); len(lines) != 1 || lines[0].Text != "told 1" || lines[0].Stream != "agent" {
+			t.Errorf("lines %v", lines)
+		}
+	}
+	l = NewLog()
+	l.NoteLater(&told{})
+	l.NoteLater(&told{})
+	l.Note("third")
+	if lines, _ := l.Tail(); len(lines) != 3 || lines[2].Text != "third" || !l.Spoke() {
+		t.Errorf("lines %v", lines)
+	}
+	l = NewLog()
+	_, _, more := l.Since(0) // somebody waits
+	l.NoteLater(&told{})
+	<-more
+}

@@ -94,6 +94,7 @@ func (s *Server) Close() {
 	if s.http.Shutdown(ctx) != nil {
 		s.http.Close()
 	}
+	s.listener.Close() // also when Serve has not come to it yet
 }
 
 // serveHealth answers 200 while the process works: a probe that restarts it

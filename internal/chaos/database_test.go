@@ -102,9 +102,10 @@ func (w *world) takeConnections(admin *pgx.Conn) (taken []*pgx.Conn) {
 		if err != nil || tag.RowsAffected() > 0 {
 			return false, err
 		}
-		var all bool // a session that is being opened has a place already, and is not seen yet
+		// A session that is being opened has a place already, and no database yet.
+		var all bool
 		err = admin.QueryRow(w.ctx, `SELECT count(*) = current_setting('max_connections')::int FROM pg_stat_activity
-			WHERE backend_type = 'client backend'`).Scan(&all)
+			WHERE backend_type = 'client backend' AND (datname = 'postgres' OR application_name = $1)`, ownName).Scan(&all)
 		return all, err
 	})
 	return taken

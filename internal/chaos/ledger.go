@@ -66,18 +66,23 @@ func (l *ledger) follow(plan func(call) reply) {
 }
 
 // hold keeps such calls from now on without an answer, until they are let go.
+// What was planned before holds for the others, and for all afterwards.
 func (l *ledger) hold(such func(call) bool) (letGo func()) {
 	hold := make(chan struct{})
-	l.follow(func(c call) reply {
-		if such(c) {
-			return reply{hold: hold}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	before := l.plan
+	l.plan = func(c call) reply {
+		select {
+		case <-hold:
+		default:
+			if such(c) {
+				return reply{hold: hold}
+			}
 		}
-		return steady(c)
-	})
-	return func() {
-		l.follow(steady)
-		close(hold)
+		return before(c)
 	}
+	return sync.OnceFunc(func() { close(hold) })
 }
 
 // steady is the plan to begin with: it answers within milliseconds, and fails the first attempt of every

@@ -102,17 +102,16 @@ func (v *version) start(s *Server) (*environment, error) {
 	cmd.Stdout, cmd.Stderr = e.logs.in, e.logs.in
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	e.logs.add(fmt.Sprintf("INIT_START Runtime Version: provided:al2023.local\tRuntime Version ARN: %s\n", s.arn(conf.FunctionName, conf.Version)))
+	s.mu.Lock() // always before a version's
 	v.mu.Lock()
-	s.mu.Lock()
-	closed := s.closed
-	s.mu.Unlock()
-	if closed {
+	if s.closed {
 		err = errors.New("the endpoint is closing")
 	} else if err = cmd.Start(); err == nil {
 		v.alive[e] = true
 		e.process = cmd.Process
 	}
 	v.mu.Unlock()
+	s.mu.Unlock()
 	if err != nil {
 		e.api.Close()
 		e.logs.close()

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
@@ -345,5 +346,36 @@ func TestCloseEndsEveryEnvironment(t *testing.T) {
 	<-done
 	if p, err := os.FindProcess(seen.PID); err == nil && p.Signal(syscall.Signal(0)) == nil {
 		t.Errorf("process %d is still there", seen.PID)
+	}
+}
+
+func TestCloseWhileEnvironmentsBeginEnds(t *testing.T) {
+	for range 40 {
+		server, err := lambdadev.Start(lambdadev.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := lambdatest.Client(server.URL(), region)
+		lambdatest.Create(t, c, "probe", lambdatest.Zip(t), 256, 60)
+		var calls sync.WaitGroup
+		begun := make(chan struct{}, 20)
+		for range cap(begun) {
+			calls.Go(func() { // answered, or cut off
+				c.Invoke(t.Context(), &lambda.InvokeInput{FunctionName: aws.String("probe"), InvocationType: types.InvocationTypeEvent})
+				begun <- struct{}{}
+			})
+		}
+		<-begun
+		closed := make(chan struct{})
+		go func() {
+			defer close(closed)
+			server.Close()
+		}()
+		select {
+		case <-closed:
+		case <-time.After(30 * time.Second):
+			t.Fatal("it does not close")
+		}
+		calls.Wait()
 	}
 }

@@ -2,6 +2,7 @@ package docker
 
 import (
 	"os"
+	"slices"
 	"testing"
 
 	"github.com/specql/specql-ops/runners"
@@ -45,6 +46,10 @@ func suite(t *testing.T, opts Options) {
 			return call
 		},
 		AwaitHang: func(t *testing.T) { awaitLine(t, hanging.Log, "hanging") },
-		Measures:  []string{"cpu_usage_percent", "memory_mb", "peak_memory_mb"},
+		Hung: func(*testing.T) bool {
+			lines, _ := hanging.Log.Tail()
+			return slices.ContainsFunc(lines, func(l runners.LogLine) bool { return l.Text == "hanging" })
+		},
+		Measures: []string{"cpu_usage_percent", "memory_mb", "peak_memory_mb"},
 	})
 }

@@ -82,6 +82,61 @@ func TestEveryAnswerBecomesAnObject(t *testing.T) {
 	})
 }
 
+// TestMethodsWithoutABodyOfTheirOwn: what HEAD announces is what GET would have
+// answered, and OPTIONS may answer with anything.
+func TestMethodsWithoutABodyOfTheirOwn(t *testing.T) {
+	private := newAuthority(t)
+	roots := x509.NewCertPool()
+	roots.AddCert(private.cert)
+	for _, http2 := range []bool{false, true} {
+		for _, c := range []struct {
+			method, length, body string
+			status               int
+			want                 string
+		}{
+			{"HEAD", "", "", 200, `{"body": "", "status_code": 200}`},
+			{"HEAD", "17", "", 200, `{"body": "", "status_code": 200}`},
+			{"HEAD", "65536", "", 200, `{"body": "", "status_code": 200}`},
+			{"HEAD", "1000000000", "", 200, `{"body": "", "status_code": 200}`}, // more than max_response_size
+			{"OPTIONS", "", "", 204, `{"body": "", "status_code": 204}`},
+			{"OPTIONS", "17", `{"allow": "POST"}`, 200, `{"allow": "POST"}`},
+			{"GET", "17", `{"allow": "POST"}`, 200, `{"allow": "POST"}`},
+			{"DELETE", "0", "", 200, `{"body": "", "status_code": 200}`},
+		} {
+			requests := make(chan seen, 1)
+			server := serveTLS(t, private, nil, http2, func(w http.ResponseWriter, r *http.Request) {
+				requests <- seen{r, ""}
+				w.Header().Set("Content-Type", "application/json")
+				w.Header().Set("Allow", "POST")
+				if c.length != "" {
+					w.Header().Set("Content-Length", c.length)
+				}
+				w.WriteHeader(c.status)
+				io.WriteString(w, c.body)
+			})
+			call := newCall(server.URL, `{"q": 1}`)
+			call.Operation.Method = c.method
+			result, err := newRunner(t, httpapi.Options{RootCAs: roots}).Run(t.Context(), call)
+			if err != nil {
+				t.Errorf("%s, %s bytes announced, HTTP/2 %v: %v", c.method, c.length, http2, err)
+				continue
+			}
+			sameJSON(t, result.Output, c.want)
+			if got := <-requests; got.Method != c.method || got.RequestURI != "/create_charge?q=1" || got.ProtoMajor == 2 != http2 {
+				t.Errorf("the service got %s %s by %s", got.Method, got.RequestURI, got.Proto)
+			}
+		}
+	}
+	call := newCall(serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "17")
+		w.WriteHeader(http.StatusNotFound)
+	}).URL, `{}`)
+	call.Operation.Method = "HEAD"
+	if _, err := newRunner(t, httpapi.Options{}).Run(t.Context(), call); err == nil || runners.Retryable(err) || !strings.Contains(err.Error(), "404 Not Found") {
+		t.Errorf("HEAD of what is not there: %v", err)
+	}
+}
+
 func TestAFailedAnswerIsKeptAndItsStartIsInTheError(t *testing.T) {
 	r := newRunner(t, httpapi.Options{})
 	base := answering(t, 402, "application/json", `{"error": "card\u0007 declined"}`)

@@ -63,6 +63,7 @@ func TestConformance(t *testing.T) {
 			}
 			return call
 		},
+		Hung: func(*testing.T) bool { return len(hanging) > 0 },
 		AwaitHang: func(t *testing.T) {
 			select {
 			case <-hanging:

@@ -51,15 +51,30 @@ func (a *attempt) setHeaders() error {
 	if key := cmp.Or(job.IdempotencyKey, id); a.safe {
 		set("Idempotency-Key", headerText(key))
 	} else {
-		// net/http repeats a request by itself when its connection breaks and
-		// the header has exactly the name Idempotency-Key. The job's id alone
-		// does not make that safe. Names are the same to a service in any case.
-		set("Idempotency-key", key)
+		set(unrepeated["Idempotency-Key"], key)
 	}
 	if err := a.setServiceHeaders(); err != nil {
 		return err
 	}
 	return a.authorize()
+}
+
+// unrepeated are other spellings of the headers at which net/http repeats a
+// request by itself when a kept connection breaks; it looks for exactly these. What
+// is not safe to send twice has them in a spelling that it does not know. Names are
+// the same to a service in any case.
+var unrepeated = map[string]string{"Idempotency-Key": "Idempotency-key", "X-Idempotency-Key": "X-Idempotency-key"}
+
+// setHeader sets a header of the registry's or the row's, which stays with the
+// first host.
+func (a *attempt) setHeader(canonical, value string) {
+	key := canonical
+	if other := unrepeated[canonical]; other != "" && !a.safe {
+		delete(a.header, canonical)
+		key = other
+	}
+	a.header[key] = []string{value}
+	a.private = append(a.private, key)
 }
 
 // headerCount is about how many headers a request will have: up to eight take
@@ -90,11 +105,8 @@ func (a *attempt) setServiceHeaders() error {
 		case "Accept-Encoding":
 			// net/http unpacks gzip only where it asked for it itself.
 			continue
-		case "Idempotency-Key":
-			delete(a.header, "Idempotency-key")
 		}
-		a.header.Set(name, value)
-		a.private = append(a.private, canonical)
+		a.setHeader(canonical, value)
 	}
 	return nil
 }
@@ -140,8 +152,7 @@ func (a *attempt) takeRowHeaders(raw json.RawMessage) error {
 			}
 		}
 		a.hideHeader(name, value)
-		a.header.Set(name, value)
-		a.private = append(a.private, canonical)
+		a.setHeader(canonical, value)
 	}
 	return nil
 }

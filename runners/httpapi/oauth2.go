@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
@@ -54,28 +55,40 @@ func (ts *tokens) of(config clientcredentials.Config) *grant {
 	return g
 }
 
-// get returns a token that is valid, asking for one where there is none or
-// where the one that there is was refused. Others who need it wait for the one
-// who asks.
-func (g *grant) get(ctx context.Context, client *http.Client, refused string) (string, error) {
+// get returns a token that is valid, asking for one where there is none. Others
+// who need it wait for the one who asks.
+func (g *grant) get(ctx context.Context, client *http.Client) (token string, asked bool, err error) {
 	select {
 	case g.turn <- struct{}{}:
 	case <-ctx.Done():
-		return "", ctx.Err()
+		return "", false, ctx.Err()
 	}
 	defer func() { <-g.turn }()
-	if g.token.Valid() && g.token.AccessToken != refused {
-		return g.token.AccessToken, nil
+	if g.token.Valid() {
+		return g.token.AccessToken, false, nil
 	}
-	token, err := g.config.Token(context.WithValue(ctx, oauth2.HTTPClient, client))
+	got, err := g.config.Token(context.WithValue(ctx, oauth2.HTTPClient, client))
 	if err != nil {
-		return "", err
+		return "", true, err
 	}
-	if !isHeaderValue(token.AccessToken) {
-		return "", errors.New("the token holds a control character")
+	if !isHeaderValue(got.AccessToken) {
+		return "", true, errors.New("the token holds a control character")
 	}
-	g.token = token
-	return token.AccessToken, nil
+	g.token = got
+	return got.AccessToken, true, nil
+}
+
+// drop forgets a token that the service refused, so that nobody uses it again.
+func (g *grant) drop(ctx context.Context, refused string) {
+	select {
+	case g.turn <- struct{}{}:
+	case <-ctx.Done():
+		return
+	}
+	defer func() { <-g.turn }()
+	if g.token != nil && g.token.AccessToken == refused {
+		g.token = nil
+	}
 }
 
 // prepareOAuth2 reads the client's credentials.
@@ -103,13 +116,16 @@ func (a *attempt) prepareOAuth2() error {
 	return nil
 }
 
-// takeToken puts a token on the next try. refused is one that the service did
-// not accept; empty: none was tried.
-func (a *attempt) takeToken(ctx context.Context, refused string) *failure {
-	token, err := a.grant.get(ctx, &http.Client{
+// takeToken puts a token on the try that t is of. ctx is not the try's own: what
+// happens on the way to the token must not look like the service's doing.
+func (a *attempt) takeToken(ctx context.Context, t *timing) *failure {
+	token, asked, err := a.grant.get(ctx, &http.Client{
 		Transport:     a.route.token,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}, refused)
+	})
+	if asked {
+		t.token = time.Since(t.began)
+	}
 	if err != nil {
 		return a.noToken(ctx, err)
 	}
@@ -134,7 +150,7 @@ func (a *attempt) noToken(ctx context.Context, err error) *failure {
 	}
 	at := "auth_config.token_url"
 	if u, err := url.Parse(a.call.Service.RunnerConfig.AuthConfig.TokenURL); err == nil {
-		at = describe(u)
+		at = a.show(u)
 	}
 	var answered *oauth2.RetrieveError
 	if !errors.As(err, &answered) || answered.Response == nil {

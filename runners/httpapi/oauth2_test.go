@@ -1,15 +1,20 @@
 package httpapi_test
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/specql/specql-ops/registry"
 	"github.com/specql/specql-ops/runners"
@@ -194,5 +199,86 @@ func TestATokenEndpointsTroubleIsRetriedWithinTheAttempt(t *testing.T) {
 	}
 	if got := (<-requests).Header.Get("Authorization"); !strings.HasPrefix(got, "Bearer token-") {
 		t.Errorf("Authorization = %q", got)
+	}
+}
+
+// TestARefusedTokenWithoutRoomForAnotherTryIsLeftToALaterAttempt: the token may
+// have been revoked, so neither is the job lost nor the token kept.
+func TestARefusedTokenWithoutRoomForAnotherTryIsLeftToALaterAttempt(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		opens time.Duration
+		err   error
+		after time.Duration // of the error; negative: it says nothing
+	}{
+		{"no room", 12 * time.Second, nil, 12 * time.Second},
+		{"nobody knows", 0, errors.New("no database"), -1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newTokenServer(t)
+			requests := 0
+			service := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				if requests++; requests > 1 && r.Header.Get("Authorization") == "Bearer token-1" { // revoked meanwhile
+					w.WriteHeader(http.StatusUnauthorized)
+					return
+				}
+				io.WriteString(w, `{}`)
+			})
+			r := newRunner(t, httpapi.Options{LookupEnv: clientEnv})
+			mustRun(t, r, oauthCall(service.URL, s))
+			call := oauthCall(service.URL, s)
+			call.Service.RunnerConfig.RetryConfig.MaxRetries = 3
+			call.Again = func(context.Context) (time.Duration, error) { return c.opens, c.err }
+			_, err := r.Run(t.Context(), call)
+			after := time.Duration(-1)
+			if later := (*runners.RetryAfterError)(nil); errors.As(err, &later) {
+				after = later.After
+			}
+			if err == nil || !runners.Retryable(err) || after != c.after || !strings.Contains(err.Error(), "answered 401") {
+				t.Errorf("error = %v, to come again after %s, want %s", err, after, c.after)
+			}
+			if requests != 2 {
+				t.Errorf("%d requests, want 2", requests)
+			}
+			mustRun(t, r, oauthCall(service.URL, s)) // the later attempt, with room
+			if s.asked.Load() != 2 || requests != 3 {
+				t.Errorf("the later attempt: %d tokens and %d requests in all, want 2 and 3", s.asked.Load(), requests)
+			}
+		})
+	}
+}
+
+// TestTheWayToATokenIsNotTheWayToTheService: a service that was never reached may
+// be asked again, though the token's server was reached before.
+func TestTheWayToATokenIsNotTheWayToTheService(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := listener.Addr().String()
+	listener.Close() // now nobody listens there
+	s := newTokenServer(t)
+	var service *httptest.Server
+	r := newRunner(t, httpapi.Options{LookupEnv: clientEnv, Sleep: func(context.Context, time.Duration) error {
+		again, err := net.Listen("tcp", address) // the service comes up while the runner waits
+		if err != nil {
+			return err
+		}
+		service = &httptest.Server{Listener: again, Config: &http.Server{Handler: http.HandlerFunc(ok)}}
+		service.Start()
+		return nil
+	}})
+	call := oauthCall("http://"+address, s)
+	call.Service.RunnerConfig.RetryConfig.MaxRetries = 1
+	call.Log = runners.NewLog()
+	result := mustRun(t, r, call) // a POST without an idempotency_key
+	defer service.Close()
+	const ms = `[0-9]+\.[0-9]{3} ms`
+	wantLog(t, call.Log,
+		"try 1 failed: .*refused; took "+ms+` \(no connection, token `+ms+", connect "+ms+`\)`,
+		"next try in .*",
+		"try 2: .* 200 OK; took "+ms+` \(new connection to `+regexp.QuoteMeta(address)+", connect "+ms+", first byte "+ms+`\)`)
+	if result.Security["address"] != address {
+		t.Errorf("security = %v, want the service's address %s", result.Security, address)
 	}
 }

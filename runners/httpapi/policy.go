@@ -24,9 +24,23 @@ var azureWireServer = netip.MustParsePrefix("168.63.129.16/32")
 // made.
 type policy struct {
 	service  string
-	domains  domains
+	domains  registry.Domains
 	networks []netip.Prefix // allowed_networks: what names may resolve to beyond the public internet
 	public   *ssrf.Guardian // refuses every special-purpose address
+
+	// Credentials go unencrypted to loopback and allowed_networks alone.
+	guarded bool // permitURL sees to it that http URLs may lead there
+	proxied bool // where they lead a proxy decides
+	clear   bool // what is dialled is for http URLs
+}
+
+const unencrypted = " (a service with credentials is called by https, unencrypted only at loopback and in allowed_networks)"
+
+// forClear is the policy for connections that carry credentials in clear.
+func (p *policy) forClear() *policy {
+	clear := *p
+	clear.clear = true
+	return &clear
 }
 
 // newPolicy reads a service's security_policy. Without allowed_domains, the
@@ -34,15 +48,15 @@ type policy struct {
 func newPolicy(s *registry.Service, base *url.URL) (*policy, error) {
 	p := &policy{service: s.Name}
 	var err error
-	if p.domains, err = parseDomains(s.SecurityPolicy.AllowedDomains); err != nil {
+	if p.domains, err = registry.ParseDomains(s.SecurityPolicy.AllowedDomains); err != nil {
 		return nil, &runners.ConfigError{Service: s.Name, Problem: "security_policy." + err.Error()}
 	}
 	if len(p.domains) == 0 && base != nil {
-		name, addr, err := parseHost(base.Hostname())
+		name, addr, err := registry.ParseHost(base.Hostname())
 		if err != nil {
 			return nil, &runners.ConfigError{Service: s.Name, Problem: fmt.Sprintf("runner_config.base_url: host %q %v", base.Hostname(), err)}
 		}
-		p.domains = domains{{name: name, addr: addr, source: base.Hostname()}}
+		p.domains = registry.Domains{{Name: name, Addr: addr, Source: base.Hostname()}}
 	}
 	for _, network := range s.SecurityPolicy.AllowedNetworks {
 		prefix, err := netip.ParsePrefix(network)
@@ -58,31 +72,43 @@ func newPolicy(s *registry.Service, base *url.URL) (*policy, error) {
 
 // permitURL decides on the URL of a request before it is sent. narrowed is
 // what the row asks for; nil when it asks nothing.
-func (p *policy) permitURL(u *url.URL, narrowed domains) error {
+func (p *policy) permitURL(u *url.URL, narrowed registry.Domains) error {
 	if u.Scheme != "http" && u.Scheme != "https" {
-		return p.refuse(describe(u)+" (only http and https)", "")
+		return p.refuse(origin(u)+" (only http and https)", "")
 	}
 	if u.User != nil {
-		return p.refuse(describe(u)+" (a user name or password in the URL)", "")
+		return p.refuse(origin(u)+" (a user name or password in the URL)", "")
 	}
 	if u.Opaque != "" {
 		return p.refuse(u.Scheme+": (a URL without //host)", "")
 	}
-	name, addr, err := parseHost(u.Hostname())
+	name, addr, err := registry.ParseHost(u.Hostname())
 	if err != nil {
-		return p.refuse(fmt.Sprintf("%s (the host %v)", describe(u), err), "")
+		return p.refuse(fmt.Sprintf("%s (the host %v)", origin(u), err), "")
 	}
-	port, err := portOf(u)
+	port, err := registry.PortOf(u)
 	if err != nil {
-		return p.refuse(fmt.Sprintf("%s (it %v)", describe(u), err), "")
+		return p.refuse(fmt.Sprintf("%s (it %v)", origin(u), err), "")
 	}
-	if !p.domains.permits(name, addr, port) {
+	if !p.domains.Permits(name, addr, port) {
 		return p.refuse(u.Host, p.permitDomain(name, addr, u.Host))
 	}
-	if narrowed != nil && !narrowed.permits(name, addr, port) {
+	if p.guarded && u.Scheme == "http" && !p.mayBePrivate(name, addr) {
+		return p.refuse(origin(u)+unencrypted, "")
+	}
+	if narrowed != nil && !narrowed.Permits(name, addr, port) {
 		return p.refuse(u.Host+" (the job's own security_context leaves it out)", "")
 	}
 	return nil
+}
+
+// mayBePrivate tells whether a host can be one to which credentials may go
+// unencrypted. Where a name leads is seen when it is dialled.
+func (p *policy) mayBePrivate(name string, addr netip.Addr) bool {
+	if addr.IsValid() {
+		return addr.IsLoopback() || p.inNetworks(addr)
+	}
+	return name == "localhost" || len(p.networks) > 0 && !p.proxied
 }
 
 // permitDomain is the registry line that would let a host through; empty for
@@ -96,7 +122,7 @@ func (p *policy) permitDomain(name string, addr netip.Addr, host string) string 
 	}
 	quoted := make([]string, 0, len(p.domains)+1)
 	for _, d := range p.domains {
-		quoted = append(quoted, strconv.Quote(d.source))
+		quoted = append(quoted, strconv.Quote(d.Source))
 	}
 	quoted = append(quoted, strconv.Quote(host))
 	return "allowed_domains: [" + strings.Join(quoted, ", ") + "]"
@@ -115,7 +141,7 @@ func (p *policy) refuse(offered, permit string) error {
 //     address that allowed_domains lists is no leave for names: whoever
 //     controls a permitted name's DNS must not choose among listed addresses.
 func (p *policy) control(host string) func(network, address string, _ syscall.RawConn) error {
-	name, literal, err := parseHost(host)
+	name, literal, err := registry.ParseHost(host)
 	return func(_, address string, _ syscall.RawConn) error {
 		if err != nil {
 			return p.refuse(host, "")
@@ -130,7 +156,11 @@ func (p *policy) control(host string) func(network, address string, _ syscall.Ra
 			if addr == literal {
 				return nil
 			}
-		case name == "localhost" && isLocalhost(addr), p.inNetworks(addr), p.public.SafeAddr(addr) == nil:
+		case p.clear && p.inNetworks(addr), p.clear && name == "localhost" && registry.IsLocalhost(addr):
+			return nil
+		case p.clear:
+			return p.refuse(fmt.Sprintf("http://%s, which is %s%s", host, addr, unencrypted), "")
+		case name == "localhost" && registry.IsLocalhost(addr), p.inNetworks(addr), p.public.SafeAddr(addr) == nil:
 			return nil
 		}
 		refusal := &runners.PolicyError{
@@ -175,11 +205,18 @@ func parseEndpoint(raw string) (*url.URL, error) {
 	return u, nil
 }
 
-// describe is how a URL appears in errors and logs: without user, query and
-// fragment, which may hold secrets.
-func describe(u *url.URL) string {
+// origin is where a URL leads, without what stands behind it.
+func origin(u *url.URL) string {
 	if u.Host == "" {
 		return u.Scheme + ":"
 	}
-	return u.Scheme + "://" + u.Host + u.EscapedPath()
+	return u.Scheme + "://" + u.Host
+}
+
+// show is how a URL appears in errors and logs: without user, query and fragment,
+// which may hold secrets, and without those that its path is made of.
+func (a *attempt) show(u *url.URL) string { return shown(u, a.secrets, a.paths) }
+
+func shown(u *url.URL, secrets, paths secrets) string {
+	return origin(u) + paths.mask(secrets.mask(u.EscapedPath()))
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/specql/specql-ops/registry"
 	"github.com/specql/specql-ops/runners"
 )
 
@@ -23,8 +24,8 @@ type attempt struct {
 	call   runners.Call
 
 	route    *route
-	narrowed domains       // the row's allowed_domains; nil when it gives none
-	timeout  time.Duration // call.Timeout, or less where the row asks for it
+	narrowed registry.Domains // the row's allowed_domains; nil when it gives none
+	timeout  time.Duration    // call.Timeout, or less where the row asks for it
 
 	method  string
 	url     *url.URL
@@ -32,7 +33,8 @@ type attempt struct {
 	host    string // the registry's Host header; empty for the URL's
 	body    []byte // nil: none
 	secrets secrets
-	private []string // header names that stay with the first host
+	paths   secrets  // hidden beside secrets where a URL is shown
+	private []string // keys of header that stay with the first host
 	safe    bool     // sending it twice does no more than sending it once
 
 	tries     int        // begun
@@ -47,6 +49,7 @@ type attempt struct {
 // prepare makes the request from the registry and the row, and holds it
 // against the policy. Its error is a PolicyError or a ConfigError.
 func (a *attempt) prepare() (err error) {
+	a.hideValues()
 	if a.route, err = a.runner.routes.of(a.call.Service); err != nil {
 		return err
 	}
@@ -55,7 +58,7 @@ func (a *attempt) prepare() (err error) {
 	}
 	a.result.Security = map[string]any{"policy": a.route.recorded}
 	if a.narrowed != nil {
-		policy := map[string]any{"narrowed_to": a.narrowed.sources()}
+		policy := map[string]any{"narrowed_to": a.narrowed.Sources()}
 		maps.Copy(policy, a.route.allowed)
 		a.result.Security["policy"] = policy
 	}
@@ -118,7 +121,7 @@ func (a *attempt) narrow() error {
 			return a.config("the job's security_context is not an object with a list of host names as allowed_domains")
 		}
 		if asked.AllowedDomains != nil {
-			list, err := parseDomains(asked.AllowedDomains)
+			list, err := registry.ParseDomains(asked.AllowedDomains)
 			if err != nil {
 				return a.config("the job's security_context." + err.Error())
 			}
@@ -277,7 +280,7 @@ func (a *attempt) permitSize() error {
 }
 
 func (a *attempt) config(problem string) error {
-	return &runners.ConfigError{Service: a.call.Service.Name, Problem: problem}
+	return &runners.ConfigError{Service: a.call.Service.Name, Problem: a.paths.mask(a.secrets.mask(problem))}
 }
 
 // objectFields are the fields of a JSON object; none of anything else.

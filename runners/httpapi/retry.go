@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math"
 	"net/http"
@@ -91,18 +92,24 @@ func (a *attempt) again(ctx context.Context) (opens time.Duration, not string) {
 }
 
 // tryWithNewToken tries once more where a service refused a token that had been
-// kept: it may have been revoked, and a refused request was not acted upon.
+// kept: it may have been revoked, and a refused request was not acted upon. Where
+// the service's limits have no room now, a later attempt brings the new token.
 func (a *attempt) tryWithNewToken(ctx context.Context, refused *failure) *failure {
 	if a.renewed {
 		return refused
 	}
 	a.renewed = true
-	if _, not := a.again(ctx); not != "" {
+	a.grant.drop(ctx, a.token)
+	if opens, not := a.again(ctx); not != "" {
 		a.call.Log.Note("not tried again with a new token: " + not)
-		return refused
-	}
-	if f := a.takeToken(ctx, a.token); f != nil {
-		return f
+		err := refused.err
+		if final := (*runners.FinalError)(nil); errors.As(err, &final) {
+			err = final.Err
+		}
+		if opens > 0 {
+			err = &runners.RetryAfterError{Err: err, After: opens}
+		}
+		return &failure{err: err, status: refused.status, reached: true, lasting: true, retryAfter: -1}
 	}
 	a.result.Output = nil
 	return a.try(ctx)

@@ -105,41 +105,66 @@ func TestAPostWhoseConnectionWasNeverMadeIsRepeated(t *testing.T) {
 	sameJSON(t, result.Output, `{"up": true}`)
 }
 
+// TestAPostWhoseConnectionBrokeIsNotRepeatedWithoutTheRowsKey: neither by the
+// runner nor by net/http, which goes by the names of headers.
 func TestAPostWhoseConnectionBrokeIsNotRepeatedWithoutTheRowsKey(t *testing.T) {
 	for _, c := range []struct {
-		key  string
-		hits int64
-	}{{"", 2}, {"charge-7", 3}} {
-		var hits atomic.Int64
-		server := serve(t, func(w http.ResponseWriter, r *http.Request) {
-			io.Copy(io.Discard, r.Body)
-			if hits.Add(1) == 2 {
-				// The charge was made, and the answer is lost.
-				conn, _, err := w.(http.Hijacker).Hijack()
-				if err != nil {
-					t.Error(err)
+		name, key string
+		header    string // of the registry, or of the row
+		row       bool
+		hits      int64
+	}{
+		{"no key", "", "", false, 2},
+		{"the row's key", "charge-7", "", false, 3},
+		{"the registry's Idempotency-Key", "", "Idempotency-Key", false, 2},
+		{"the registry's X-Idempotency-Key", "", "x-idempotency-key", false, 2},
+		{"the row's X-Idempotency-Key", "", "X-Idempotency-Key", true, 2},
+		{"both keys", "charge-7", "X-Idempotency-Key", false, 3},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var hits atomic.Int64
+			var header atomic.Value
+			server := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				io.Copy(io.Discard, r.Body)
+				header.Store(r.Header)
+				if hits.Add(1) == 2 {
+					// The charge was made, and the answer is lost.
+					conn, _, err := w.(http.Hijacker).Hijack()
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					conn.Close()
 					return
 				}
-				conn.Close()
-				return
+				io.WriteString(w, `{}`)
+			})
+			r := newRunner(t, httpapi.Options{})
+			call := newCall(server.URL, `{}`)
+			if c.row {
+				call = rowCall(`{"endpoint": "`+server.URL+`", "headers": {"`+c.header+`": "fixed"}}`, "127.0.0.1")
+			} else if c.header != "" {
+				call.Service.RunnerConfig.Headers = map[string]string{c.header: "fixed"}
 			}
-			io.WriteString(w, `{}`)
+			call.Job.IdempotencyKey = c.key
+			call.Service.RunnerConfig.RetryConfig.MaxRetries = 3
+			mustRun(t, r, call) // makes the connection that is kept alive, and then breaks
+			_, err := r.Run(t.Context(), call)
+			if (err == nil) != (c.key != "") {
+				t.Errorf("error = %v", err)
+			}
+			if err != nil && !runners.Retryable(err) {
+				t.Errorf("a broken connection may be retried later: %v", err)
+			}
+			if n := hits.Load(); n != c.hits {
+				t.Errorf("the service was asked %d times, want %d", n, c.hits)
+			}
+			if c.header != "" {
+				if got := header.Load().(http.Header).Values(c.header); len(got) != 1 || got[0] != "fixed" {
+					t.Errorf("%s = %q", c.header, got)
+				}
+			}
 		})
-		r := newRunner(t, httpapi.Options{})
-		call := newCall(server.URL, `{}`)
-		call.Job.IdempotencyKey = c.key
-		call.Service.RunnerConfig.RetryConfig.MaxRetries = 3
-		mustRun(t, r, call) // makes the connection that is kept alive, and then breaks
-		_, err := r.Run(t.Context(), call)
-		if (err == nil) != (c.key != "") {
-			t.Errorf("key %q: error = %v", c.key, err)
-		}
-		if err != nil && !runners.Retryable(err) {
-			t.Errorf("a broken connection may be retried later: %v", err)
-		}
-		if n := hits.Load(); n != c.hits {
-			t.Errorf("key %q: the service was asked %d times, want %d", c.key, n, c.hits)
-		}
 	}
 }
 

@@ -37,12 +37,24 @@ type route struct {
 	allowed   map[string]any  // Result.Security's policy; read-only
 	recorded  json.RawMessage // allowed, as every attempt records it
 	transport *http.Transport
+	clear     *http.Transport // for http URLs of rows, where the service has credentials; nil: transport is
 	token     *http.Transport // to auth_config.token_url; nil without one
+}
+
+// RoundTrip implements http.RoundTripper.
+func (r *route) RoundTrip(request *http.Request) (*http.Response, error) {
+	if r.clear != nil && request.URL.Scheme == "http" {
+		return r.clear.RoundTrip(request)
+	}
+	return r.transport.RoundTrip(request)
 }
 
 // closeIdle closes the connections that nobody uses.
 func (r *route) closeIdle() {
 	r.transport.CloseIdleConnections()
+	if r.clear != nil {
+		r.clear.CloseIdleConnections()
+	}
 	if r.token != nil {
 		r.token.CloseIdleConnections()
 	}
@@ -101,6 +113,9 @@ func (rs *routes) of(s *registry.Service) (*route, error) {
 func appendKey(b []byte, s *registry.Service) []byte {
 	b = append(append(b, s.Name...), 0)
 	b = append(append(b, s.RunnerConfig.BaseURL...), 0)
+	if guardsClear(s) {
+		b = append(b, 0)
+	}
 	for _, d := range s.SecurityPolicy.AllowedDomains {
 		b = append(append(b, d...), 0)
 	}
@@ -115,6 +130,23 @@ func appendKey(b []byte, s *registry.Service) []byte {
 		b = appendFiles(append(b, 0), rc.TLS)
 	}
 	return b
+}
+
+// guardsClear tells whether the service has credentials and leaves it to the row
+// whether they go by https: the registry names no scheme.
+func guardsClear(s *registry.Service) bool {
+	if s.RunnerConfig.BaseURL != "" {
+		return false
+	}
+	if auth := s.RunnerConfig.AuthType; auth != "" && !strings.EqualFold(auth, "none") || len(s.Hidden) > 0 {
+		return true
+	}
+	for name := range s.RunnerConfig.Headers {
+		if isCredential(name) {
+			return true
+		}
+	}
+	return false
 }
 
 func (rs *routes) make(s *registry.Service) (*route, error) {
@@ -134,7 +166,7 @@ func (rs *routes) make(s *registry.Service) (*route, error) {
 	if r.base != nil {
 		r.refused = p.permitURL(r.base, nil)
 	}
-	r.allowed = map[string]any{"allowed_domains": p.domains.sources()}
+	r.allowed = map[string]any{"allowed_domains": p.domains.Sources()}
 	if len(p.networks) > 0 {
 		r.allowed["allowed_networks"] = s.SecurityPolicy.AllowedNetworks
 	}
@@ -151,6 +183,10 @@ func (rs *routes) make(s *registry.Service) (*route, error) {
 		r.allowed["proxy"] = proxy.Host
 	}
 	r.transport = newTransport(p, proxy, security, rs.opts)
+	if guardsClear(s) {
+		r.policy.guarded, r.policy.proxied = true, proxy != nil
+		r.clear = newTransport(p.forClear(), proxy, security.Clone(), rs.opts)
+	}
 	if raw := s.RunnerConfig.AuthConfig.TokenURL; raw != "" && strings.EqualFold(s.RunnerConfig.AuthType, "oauth2") {
 		at, err := granted(s, "runner_config.auth_config.token_url", raw)
 		if err != nil {

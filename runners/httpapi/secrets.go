@@ -27,7 +27,8 @@ func spell(value string) secrets {
 		return nil
 	}
 	var forms secrets
-	forms.merge(secrets{value, url.QueryEscape(value), url.PathEscape(value), base64.StdEncoding.EncodeToString([]byte(value))})
+	forms.merge(secrets{value, url.QueryEscape(value), url.PathEscape(value), (&url.URL{Path: value}).EscapedPath(),
+		base64.StdEncoding.EncodeToString([]byte(value))})
 	if quoted, err := json.Marshal(value); err == nil {
 		forms.merge(secrets{string(quoted[1 : len(quoted)-1])})
 	}
@@ -71,6 +72,17 @@ func (sp *spellings) of(value string) secrets {
 	return forms
 }
 
+// hideValues hides what variables and files gave to the service's URLs and headers.
+func (a *attempt) hideValues() {
+	for _, h := range a.call.Service.Hidden {
+		if h.InURLs {
+			a.paths.merge(a.runner.spellings.of(h.Text))
+		} else {
+			a.hide(h.Text)
+		}
+	}
+}
+
 // hide adds a secret of the registry's to what is masked. The spellings are
 // shared between attempts.
 func (a *attempt) hide(value string) {
@@ -108,17 +120,21 @@ func (s secrets) longest() int {
 	return len(s[0])
 }
 
-// hideHeader adds the value of a service's own header where its name says
-// that it is a credential; the registry may have filled it from a variable.
+// hideHeader adds the value of a header where its name says that it is a
+// credential, though it is written out or the row's.
 func (a *attempt) hideHeader(name, value string) {
-	name = strings.ToLower(name)
-	for _, word := range []string{"auth", "key", "token", "secret", "password", "cookie", "credential", "signature"} {
-		if strings.Contains(name, word) {
-			a.hide(value)
-			if _, credential, ok := strings.Cut(value, " "); ok {
-				a.hide(credential)
-			}
-			return
-		}
+	if !isCredential(name) {
+		return
 	}
+	a.hide(value)
+	if _, credential, ok := strings.Cut(value, " "); ok {
+		a.hide(credential)
+	}
+}
+
+// isCredential tells whether a header's name says that it holds a credential.
+func isCredential(name string) bool {
+	name = strings.ToLower(name)
+	return slices.ContainsFunc([]string{"auth", "key", "token", "secret", "password", "cookie", "credential", "signature"},
+		func(word string) bool { return strings.Contains(name, word) })
 }

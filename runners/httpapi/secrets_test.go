@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/specql/specql-ops/registry"
+	"github.com/specql/specql-ops/runners"
 	"github.com/specql/specql-ops/runners/httpapi"
 )
 
@@ -109,13 +110,13 @@ func TestCredentialsDoNotFollowARedirectToAnotherHost(t *testing.T) {
 			call := newCall(start.URL+"?page=private", `{"amount": 5}`)
 			call.Service.RunnerConfig.AuthType = "bearer"
 			call.Service.RunnerConfig.AuthConfig.TokenEnvVar = "TOKEN"
-			call.Service.RunnerConfig.Headers = map[string]string{"X-Api-Key": "k-12345678", "Cookie": "session=1"}
+			call.Service.RunnerConfig.Headers = map[string]string{"X-Api-Key": "k-12345678", "Cookie": "session=1", "X-Idempotency-Key": "registry"}
 			mustRun(t, r, call)
 			if first.Get("Authorization") == "" || first.Get("X-Api-Key") == "" {
 				t.Fatal("the first host got no credentials")
 			}
 			last := <-landed
-			for _, name := range []string{"Authorization", "X-Api-Key", "Cookie", "Referer"} {
+			for _, name := range []string{"Authorization", "X-Api-Key", "Cookie", "X-Idempotency-Key", "Referer"} {
 				if v := last.Header.Get(name); v != "" {
 					t.Errorf("after the redirect, %s went to %s", name, last.Host)
 				}
@@ -248,4 +249,118 @@ func TestAnErrorShowsNeitherQueryNorUserOfTheURL(t *testing.T) {
 	if err == nil || strings.Contains(err.Error(), "hunter22") || strings.Contains(err.Error(), "bob") {
 		t.Errorf("error = %v", err)
 	}
+}
+
+// parsed is a call of the service of a registry's text, with variables.
+func parsed(t *testing.T, config, operation string, variables map[string]string, input string) runners.Call {
+	t.Helper()
+	parsed, diags := registry.Parse("test.yaml", []byte(`
+services:
+  - name: api
+    type: t
+    category: c
+    runner_config: { `+config+` }
+    operations: [{ name: run, `+operation+`, input_schema: {}, output_schema: {} }]
+`), registry.Options{LookupEnv: env(variables)})
+	if parsed == nil {
+		t.Fatal(diags.Err())
+	}
+	call := newCall("", input)
+	call.Service = parsed.Services[0]
+	call.Operation = &call.Service.Operations[0]
+	call.Log = runners.NewLog()
+	return call
+}
+
+// everywhere is all that is shown of an attempt.
+func everywhere(t *testing.T, r *httpapi.Runner, call runners.Call, log *bytes.Buffer) string {
+	t.Helper()
+	result, err := r.Run(t.Context(), call)
+	security, _ := json.Marshal(result.Security)
+	lines, _ := call.Log.Tail()
+	return fmt.Sprint(string(result.Output), " ", string(security), " ", err, " ", lines, " ", log.String())
+}
+
+// TestAVariablesValueInAURLIsNotShown: whoever knows such an address may post to it.
+func TestAVariablesValueInAURLIsNotShown(t *testing.T) {
+	const secret = "T00/B00/x1y2 z3"
+	variables := map[string]string{"HOOK_TOKEN": secret, "HOOK": secret, "KEY": "q-7f3a91c2"}
+	for _, c := range []struct {
+		name, path, operation string
+		status                int
+		words                 string
+	}{
+		{"success", "/services/${HOOK_TOKEN}", "method: PUT", 200, "/services/***/run: 200 OK"},
+		{"failure", "/services/${HOOK_TOKEN}", "method: PUT", 500, "/services/***/run: the service answered 500"},
+		{"refusal", "/services/${HOOK_TOKEN}", "method: PUT", 404, "/services/***/run: the service answered 404"},
+		{"redirect", "/services/${HOOK_TOKEN}", "method: PUT", 307, "redirected 10 times"},
+		{"operation", "", `path: "/hooks/${HOOK_TOKEN}?key=${KEY}"`, 500, "/hooks/***: the service answered 500"},
+		{"a path that cannot be filled", "", `path: "/hooks/${HOOK_TOKEN}/{id}"`, 200, "no field"},
+		{"a path that makes no sense", "", `path: "/hooks/${HOOK_TOKEN}/%zz"`, 200, `"/hooks/***/%zz"`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			server := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				if c.status == 307 {
+					w.Header().Set("Location", r.RequestURI)
+				}
+				w.WriteHeader(c.status)
+				fmt.Fprintf(w, `{"no such path": %q, "query": %q}`, r.URL.Path, r.URL.RawQuery)
+			})
+			var log bytes.Buffer
+			r := newRunner(t, httpapi.Options{Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+			call := parsed(t, `base_url: "`+server.URL+c.path+`", retry_config: { max_retries: 1 }`, c.operation, variables, `{}`)
+			all := everywhere(t, r, call, &log)
+			for _, form := range []string{secret, url.PathEscape(secret), "T00/B00/x1y2%20z3", "x1y2", "q-7f3a91c2"} {
+				if strings.Contains(all, form) {
+					t.Errorf("%q is in %s", form, all)
+				}
+			}
+			if !strings.Contains(all, c.words) {
+				t.Errorf("no %q in %s", c.words, all)
+			}
+		})
+	}
+	t.Run("nobody answers", func(t *testing.T) {
+		call := parsed(t, `base_url: "http://127.0.0.1:1/services/${HOOK_TOKEN}"`, "method: PUT", variables, `{}`)
+		if all := everywhere(t, newRunner(t, httpapi.Options{}), call, &bytes.Buffer{}); strings.Contains(all, "x1y2") || !strings.Contains(all, "PUT http://127.0.0.1:1/services/***/run: ") {
+			t.Error(all)
+		}
+	})
+	t.Run("a name that says nothing", func(t *testing.T) {
+		for _, status := range []int{200, 500} {
+			server := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				w.WriteHeader(status)
+				fmt.Fprintf(w, `{"path": %q}`, r.URL.Path)
+			})
+			call := parsed(t, `base_url: "`+server.URL+`/services/${HOOK}"`, "method: PUT", variables, `{}`)
+			result, err := newRunner(t, httpapi.Options{}).Run(t.Context(), call)
+			lines, _ := call.Log.Tail()
+			if told := fmt.Sprint(err, lines); strings.Contains(told, "x1y2") || !strings.Contains(told, "/services/***/run") {
+				t.Errorf("%d: told %s", status, told)
+			}
+			if status == 200 { // the answer is the application's, and stays whole
+				sameJSON(t, result.Output, `{"path": "/services/`+secret+`/run"}`)
+			}
+		}
+	})
+	t.Run("a whole URL", func(t *testing.T) {
+		server := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprintf(w, `{"next": "http://%s%s/2"}`, r.Host, r.URL.Path)
+		})
+		call := parsed(t, `base_url: "${WHOLE}"`, "method: PUT", map[string]string{"WHOLE": server.URL + "/tenant-7/v1"}, `{}`)
+		result := mustRun(t, newRunner(t, httpapi.Options{}), call)
+		if lines, _ := call.Log.Tail(); len(lines) != 1 || !strings.Contains(lines[0].Text, server.URL+"/***/run: 200 OK") {
+			t.Errorf("log %v", lines)
+		}
+		sameJSON(t, result.Output, `{"next": "`+server.URL+`/tenant-7/v1/run/2"}`) // the answer's links stay whole
+	})
+}
+
+func TestASecretOfAVariableInAHeaderIsMasked(t *testing.T) {
+	server := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, `{"scope": %q, "mode": %q, "token": %q}`, r.Header.Get("X-Scope"), r.Header.Get("X-Mode"), r.Header.Get("X-Ref"))
+	})
+	call := parsed(t, `base_url: "`+server.URL+`", headers: { X-Scope: "Scope ${SCOPE}", X-Mode: live-mode, X-Ref: "${MY_TOKEN}" }`, "method: PUT",
+		map[string]string{"SCOPE": "sc-12345678", "MY_TOKEN": "t-1234"}, `{}`)
+	sameJSON(t, mustRun(t, newRunner(t, httpapi.Options{}), call).Output, `{"scope": "Scope sc-12345678", "mode": "live-mode", "token": "***"}`)
 }

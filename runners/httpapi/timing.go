@@ -26,6 +26,16 @@ type timing struct {
 	tlsBegan, got           time.Time
 	dns, connect, handshake time.Duration // 0: there was none
 	firstByte               time.Duration // since the connection was got; 0: none came
+	token                   time.Duration // asking for an access token, before all that; 0: none was asked for
+
+	// What came of the try, set once by note.
+	number int
+	method string
+	took   time.Duration
+	answer *http.Response // nil: none came
+	err    error          // nil: the service succeeded
+
+	secrets, paths secrets // as they were then
 }
 
 // timingKey leads the dialer from a request's context to its timing.
@@ -112,25 +122,35 @@ func (t *timing) peer() string {
 	return t.address
 }
 
-// note writes the try into the attempt's log: what came of it, how long it
-// took, and where that time went.
+// note leaves the try to the attempt's log: what came of it, how long it took,
+// and where that time went.
 func (a *attempt) note(t *timing, answer *http.Response, f *failure) {
 	if a.call.Log == nil {
 		return
 	}
-	took := time.Since(t.began)
-	b := append(make([]byte, 0, 192), "try "...)
-	b = strconv.AppendInt(b, int64(a.tries), 10)
-	switch {
-	case f == nil:
-		u := answer.Request.URL
-		b = append(append(append(b, ": "...), a.method...), ' ')
-		b = append(append(append(b, u.Scheme...), "://"...), u.Host...) // as describe
-		b = append(append(append(b, u.EscapedPath()...), ": "...), answer.Status...)
-	default:
-		b = append(append(b, " failed: "...), f.err.Error()...)
+	t.number, t.method, t.answer, t.took = a.tries, a.method, answer, time.Since(t.began)
+	t.secrets, t.paths = a.secrets, a.paths
+	if f != nil {
+		t.err = f.err
 	}
-	b = append(appendDuration(append(b, "; took "...), took), " ("...)
+	a.call.Log.NoteLater((*line)(t))
+}
+
+// line is a try as the attempt's log shows it.
+type line timing
+
+// String implements fmt.Stringer.
+func (t *line) String() string {
+	b := append(make([]byte, 0, 192), "try "...)
+	b = strconv.AppendInt(b, int64(t.number), 10)
+	switch {
+	case t.err == nil:
+		b = append(append(append(b, ": "...), t.method...), ' ')
+		b = append(append(append(b, shown(t.answer.Request.URL, t.secrets, t.paths)...), ": "...), t.answer.Status...)
+	default:
+		b = append(append(b, " failed: "...), t.err.Error()...)
+	}
+	b = append(appendDuration(append(b, "; took "...), t.took), " ("...)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
@@ -144,15 +164,15 @@ func (a *attempt) note(t *timing, answer *http.Response, f *failure) {
 	for _, phase := range [...]struct {
 		name string
 		took time.Duration
-	}{{"DNS", t.dns}, {"connect", t.connect}, {"TLS", t.handshake}, {"first byte", t.firstByte}} {
+	}{{"token", t.token}, {"DNS", t.dns}, {"connect", t.connect}, {"TLS", t.handshake}, {"first byte", t.firstByte}} {
 		if phase.took > 0 {
 			b = appendDuration(append(append(append(b, ", "...), phase.name...), ' '), phase.took)
 		}
 	}
-	if answer != nil && answer.ProtoMajor != 1 {
-		b = append(append(b, ", "...), answer.Proto...)
+	if t.answer != nil && t.answer.ProtoMajor != 1 {
+		b = append(append(b, ", "...), t.answer.Proto...)
 	}
-	a.call.Log.Note(string(append(b, ')')))
+	return string(append(b, ')'))
 }
 
 // appendDuration writes a duration in milliseconds, to the microsecond.

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/specql/specql-ops/registry"
 	"github.com/specql/specql-ops/runners"
 )
 
@@ -34,18 +35,20 @@ type failure struct {
 // the service succeeded.
 func (a *attempt) try(ctx context.Context) *failure {
 	a.tries++
-	t, ctx := newTiming(ctx, a.url.Scheme == "https")
-	answer, f := a.exchange(ctx, t)
+	t, timed := newTiming(ctx, a.url.Scheme == "https")
+	var answer *http.Response
+	var f *failure
+	if a.grant != nil { // by a connection to another server, which says nothing of this one
+		f = a.takeToken(ctx, t)
+	}
+	if f == nil {
+		answer, f = a.exchange(timed, t)
+	}
 	a.note(t, answer, f)
 	return f
 }
 
 func (a *attempt) exchange(ctx context.Context, t *timing) (*http.Response, *failure) {
-	if a.grant != nil {
-		if f := a.takeToken(ctx, ""); f != nil {
-			return nil, f
-		}
-	}
 	request, err := a.request(ctx)
 	if err != nil {
 		return nil, &failure{err: a.config("the request cannot be made: " + a.secrets.mask(err.Error())), lasting: true, retryAfter: -1}
@@ -70,12 +73,12 @@ func (a *attempt) exchange(ctx context.Context, t *timing) (*http.Response, *fai
 // headers.
 func (a *attempt) send(request *http.Request) (answer *http.Response, at *url.URL, err error) {
 	at = a.url
-	answer, err = a.route.transport.RoundTrip(request)
+	answer, err = a.route.RoundTrip(request)
 	if err != nil || answer.StatusCode < 300 || answer.StatusCode > 399 {
 		return answer, at, err
 	}
 	client := http.Client{
-		Transport: &resumed{answer: answer, transport: a.route.transport},
+		Transport: &resumed{answer: answer, route: a.route},
 		CheckRedirect: func(next *http.Request, via []*http.Request) error {
 			at = next.URL
 			return a.redirect(next, via)
@@ -87,17 +90,24 @@ func (a *attempt) send(request *http.Request) (answer *http.Response, at *url.UR
 
 // resumed is a transport whose first request has its answer already.
 type resumed struct {
-	answer    *http.Response
-	transport *http.Transport
+	answer *http.Response
+	route  *route
 }
 
-// RoundTrip implements http.RoundTripper.
-func (r *resumed) RoundTrip(request *http.Request) (*http.Response, error) {
-	if answer := r.answer; answer != nil {
-		r.answer = nil
-		return answer, nil
+// RoundTrip implements http.RoundTripper. A Location that is no URL is refused
+// here: net/http would fail with all of it in the error.
+func (r *resumed) RoundTrip(request *http.Request) (answer *http.Response, err error) {
+	if answer, r.answer = r.answer, nil; answer == nil {
+		if answer, err = r.route.RoundTrip(request); err != nil {
+			return nil, err
+		}
 	}
-	return r.transport.RoundTrip(request)
+	location := answer.Header.Get("Location")
+	if _, err := request.URL.Parse(location); err != nil || strings.ContainsRune(location, '\\') {
+		answer.Body.Close()
+		return nil, r.route.policy.refuse("a redirect to what is not a URL", "")
+	}
+	return answer, nil
 }
 
 // request makes one try's request. The header is shared between tries:
@@ -134,7 +144,7 @@ func (a *attempt) redirect(next *http.Request, via []*http.Request) error {
 	}
 	if left {
 		for _, name := range a.private {
-			next.Header.Del(name)
+			delete(next.Header, name)
 		}
 	}
 	return nil
@@ -148,8 +158,8 @@ func sameOrigin(from, to *url.URL) bool {
 	if !strings.EqualFold(from.Hostname(), to.Hostname()) {
 		return false
 	}
-	a, errA := portOf(from)
-	b, errB := portOf(to)
+	a, errA := registry.PortOf(from)
+	b, errB := registry.PortOf(to)
 	if errA != nil || errB != nil {
 		return false
 	}
@@ -190,7 +200,7 @@ func overdue(ctx context.Context) error {
 func (a *attempt) ended(cause error) error {
 	what := "service " + a.call.Service.Name
 	if a.url != nil {
-		what = a.method + " " + describe(a.url)
+		what = a.method + " " + a.show(a.url)
 	}
 	if !errors.Is(cause, context.DeadlineExceeded) {
 		return &described{text: what + ": cancelled before the answer came", err: cause}
@@ -222,7 +232,7 @@ func (a *attempt) describe(at *url.URL, err error) error {
 	if errors.As(err, &dns) {
 		reason += "; check the host's name and the agent's DNS"
 	}
-	return &described{text: fmt.Sprintf("%s %s: %s", a.method, describe(at), reason), err: err}
+	return &described{text: fmt.Sprintf("%s %s: %s", a.method, a.show(at), reason), err: err}
 }
 
 // take reads an answer into a.result and decides what it means.
@@ -265,11 +275,11 @@ func (a *attempt) take(ctx context.Context, answer *http.Response) *failure {
 
 // refused is the failure that a status other than 2xx means.
 func (a *attempt) refused(answer *http.Response, body string) *failure {
-	text := fmt.Sprintf("%s %s: the service answered %d", a.method, describe(answer.Request.URL), answer.StatusCode)
+	text := fmt.Sprintf("%s %s: the service answered %d", a.method, a.show(answer.Request.URL), answer.StatusCode)
 	if name := http.StatusText(answer.StatusCode); name != "" {
 		text += " " + name
 	}
-	if excerpt := cleanText(body, maxExcerpt); excerpt != "" {
+	if excerpt := cleanText(a.paths.mask(body), maxExcerpt); excerpt != "" {
 		text += ": " + excerpt
 	}
 	f := &failure{
@@ -297,6 +307,9 @@ func mayPass(status int) bool {
 // readBody reads at most limit bytes; over tells that there were more. What was
 // read is returned beside an error too.
 func readBody(answer *http.Response, limit int64) (body []byte, over bool, err error) {
+	if answer.Request.Method == http.MethodHead {
+		return nil, false, nil // its length is the one that GET would have answered with
+	}
 	known := answer.ContentLength
 	if known > 0 && known <= min(limit, 64<<10) {
 		// net/http ends such a body where it was announced to end.

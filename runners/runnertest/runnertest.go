@@ -103,10 +103,14 @@ type Harness struct {
 	// the test's own goroutine.
 	AwaitHang func(t *testing.T)
 
+	// Hung tells whether the work of the latest Hang call has begun, without
+	// waiting for it.
+	Hung func(t *testing.T) bool
+
 	// Measures are the fields of resource_usage that this runner fills on
 	// this host for every attempt that the work itself ended:
-	// cpu_usage_percent, memory_mb, peak_memory_mb. Where none is listed, the
-	// work is done elsewhere and none may ever be there.
+	// cpu_usage_percent, memory_mb, peak_memory_mb, billed_ms, cost_usd. Where
+	// none is listed, the work is done elsewhere and none may ever be there.
 	Measures []string
 
 	// Crowd is how many calls run at once; 50 when 0.

@@ -289,9 +289,19 @@ func endedContextStartsNothing(t *testing.T, h Harness) {
 	r := h.New(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err := run(t, ctx, h, r, h.Call(t, Succeed), ample)
+	hang, after := h.Call(t, Hang), h.Call(t, Succeed)
+	result, err := run(t, ctx, h, r, hang, ample)
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v does not wrap context.Canceled", err)
+	}
+	if len(result.Output) > 0 {
+		t.Errorf("output %s of what was not started", result.Output)
+	}
+	if _, err := run(t, t.Context(), h, r, after, ample); err != nil { // behind whatever was begun
+		t.Error(err)
+	}
+	if h.Hung(t) {
+		t.Error("the work began")
 	}
 }
 

@@ -3,6 +3,7 @@ package serverless
 import (
 	"context"
 	"net/http"
+	"net/http/httptrace"
 	"slices"
 	"sync"
 
@@ -119,15 +120,16 @@ type answer struct {
 	requestID     string
 }
 
-// invoke sends an invocation once.
+// invoke sends an invocation once, and notes in it when it could be on its way.
 func (c *client) invoke(ctx context.Context, in *invocation) (*answer, error) {
-	traced := func(o *lambda.Options) {
+	watched := func(o *lambda.Options) {
+		o.APIOptions = append(slices.Clone(o.APIOptions), in.watch)
 		if in.traceID != "" {
-			o.APIOptions = append(slices.Clone(o.APIOptions), smithyhttp.SetHeaderValue("X-Amzn-Trace-Id", in.traceID))
+			o.APIOptions = append(o.APIOptions, smithyhttp.SetHeaderValue("X-Amzn-Trace-Id", in.traceID))
 		}
 	}
 	if in.kind == responseStream {
-		return c.stream(ctx, in, traced)
+		return c.stream(ctx, in, watched)
 	}
 	input := &lambda.InvokeInput{FunctionName: &in.function, Payload: in.payload, InvocationType: types.InvocationTypeEvent}
 	if in.qualifier != "" {
@@ -136,7 +138,7 @@ func (c *client) invoke(ctx context.Context, in *invocation) (*answer, error) {
 	if in.kind != event { // neither is had with an event
 		input.InvocationType, input.LogType, input.ClientContext = types.InvocationTypeRequestResponse, types.LogTypeTail, &in.clientContext
 	}
-	out, err := c.lambda.Invoke(ctx, input, traced)
+	out, err := c.lambda.Invoke(ctx, input, watched)
 	if err != nil {
 		return nil, err
 	}
@@ -145,6 +147,17 @@ func (c *client) invoke(ctx context.Context, in *invocation) (*answer, error) {
 	said.requestID, _ = awsmiddleware.GetRequestIDMetadata(out.ResultMetadata)
 	said.bound(in.maxAnswer)
 	return said, nil
+}
+
+// watch notes when the invocation has a connection to the function's endpoint:
+// before that nothing can have been invoked. It looks at the sending alone, which
+// comes after the credentials were got.
+func (in *invocation) watch(stack *middleware.Stack) error {
+	hooks := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { in.sent.Store(true) }}
+	return stack.Deserialize.Add(middleware.DeserializeMiddlewareFunc("specql:watch", func(ctx context.Context, input middleware.DeserializeInput,
+		next middleware.DeserializeHandler) (middleware.DeserializeOutput, middleware.Metadata, error) {
+		return next.HandleDeserialize(httptrace.WithClientTrace(ctx, hooks), input)
+	}), middleware.After)
 }
 
 // keptOfHuge is how much is kept of an answer that is larger than it may be:
@@ -160,12 +173,12 @@ func (a *answer) bound(most int64) {
 }
 
 // stream invokes a function that answers as it goes along.
-func (c *client) stream(ctx context.Context, in *invocation, traced func(*lambda.Options)) (*answer, error) {
+func (c *client) stream(ctx context.Context, in *invocation, watched func(*lambda.Options)) (*answer, error) {
 	input := &lambda.InvokeWithResponseStreamInput{FunctionName: &in.function, Payload: in.payload, LogType: types.LogTypeTail, ClientContext: &in.clientContext}
 	if in.qualifier != "" {
 		input.Qualifier = &in.qualifier
 	}
-	out, err := c.lambda.InvokeWithResponseStream(ctx, input, traced)
+	out, err := c.lambda.InvokeWithResponseStream(ctx, input, watched)
 	if err != nil {
 		return nil, err
 	}

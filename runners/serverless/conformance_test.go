@@ -51,6 +51,7 @@ func TestConformance(t *testing.T) {
 			}
 			return call
 		},
+		Hung: func(*testing.T) bool { return len(hanging) > 0 },
 		AwaitHang: func(t *testing.T) {
 			select {
 			case <-hanging:
@@ -58,7 +59,7 @@ func TestConformance(t *testing.T) {
 				t.Fatal("the function never began")
 			}
 		},
-		Measures: []string{"memory_mb", "peak_memory_mb"},
+		Measures: []string{"memory_mb", "peak_memory_mb", "billed_ms", "cost_usd"},
 		Crowd:    20, // each is a process
 	})
 }

@@ -11,4 +11,8 @@
 // a [runners.BusyError], and the job goes back uncounted. When an attempt's context
 // ends the call is given up, but AWS runs the function on to its own timeout, and
 // what it costs is not known then.
+//
+// Another provider's functions are another package's, beside this one: a runner that
+// is [runners.Selective] as this one is, in a registry that has rules for it
+// (registry.providers).
 package serverless

@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go"
 
 	"github.com/specql/specql-ops/registry"
@@ -118,23 +119,43 @@ func shorten(s string, most int) string {
 	return strings.ToValidUTF8(s[:most], "") + "…"
 }
 
-// costOfRefusal is what a call cost that the API answered with an error: nothing,
-// when the function was not started; nil when nobody knows.
-func costOfRefusal(err error) *float64 {
+// costOfRefusal is what a call cost that brought no answer of the function:
+// nothing, where it never came to AWS or AWS said that it is at fault; nil where
+// nobody knows.
+func costOfRefusal(in *invocation, err error) *float64 {
 	var answered *awshttp.ResponseError
-	if errors.As(err, &answered) && answered.HTTPStatusCode() < http.StatusInternalServerError {
+	status := 0 // also the SDK's where no answer came
+	if errors.As(err, &answered) {
+		status = answered.HTTPStatusCode()
+	}
+	if !in.sent.Load() || status >= http.StatusBadRequest && status < http.StatusInternalServerError {
 		return new(float64)
 	}
 	return nil
 }
 
+// sourceOf is the operation of AWS STS that failed for want of credentials; empty
+// where the call of the function itself did.
+func sourceOf(err error) string {
+	for op := (*smithy.OperationError)(nil); errors.As(err, &op); err = op.Err {
+		if op.Service() == sts.ServiceID {
+			return op.Operation()
+		}
+	}
+	return ""
+}
+
 // explain words what the API refused.
 func (r *Runner) explain(ctx context.Context, call runners.Call, in *invocation, err error) error {
 	if ctx.Err() != nil {
-		return stopped(ctx, call, err)
+		return stopped(ctx, call, in.sent.Load(), err)
 	}
 	s := call.Service
 	where := fmt.Sprintf("function %s in %s", in.function, s.RunnerConfig.Region)
+	source := sourceOf(err)
+	if source != "" {
+		where += ", for which AWS STS gives credentials (" + source + ")"
+	}
 	fault := func(format string, args ...any) error {
 		return &runners.ConfigError{Service: s.Name, Problem: fmt.Sprintf(format, args...)}
 	}
@@ -160,6 +181,15 @@ func (r *Runner) explain(ctx context.Context, call runners.Call, in *invocation,
 		}
 		return fault("AWS Lambda does not know %s: correct function_name, region or qualifier, or deploy it (%s)", where, said)
 	case "AccessDeniedException", "AccessDenied":
+		role := s.RunnerConfig.RoleARN
+		switch {
+		case source != "" && role != "":
+			return fault("the agent's AWS identity may not assume the role %s: grant it sts:%s, and name it in the role's trust policy (%s)", role, source, said)
+		case source != "":
+			return fault("AWS STS refuses the agent's own credentials: let the trust policy of its role permit sts:%s (%s)", source, said)
+		case role != "":
+			return fault("the role %s may not call %s: grant it lambda:InvokeFunction (%s)", role, where, said)
+		}
 		return fault("the agent's AWS identity may not call %s: grant it lambda:InvokeFunction, or set role_arn (%s)", where, said)
 	case "RequestTooLargeException":
 		return &runners.FinalError{Err: &runners.LimitError{Limit: "max_request_size", Used: fmt.Sprintf("%d bytes of input_data", len(in.payload)), Allowed: said}}

@@ -1,6 +1,7 @@
 package serverless
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -16,6 +17,7 @@ import (
 const (
 	factsFor   = 5 * time.Minute
 	silenceFor = time.Minute // after a question without an answer
+	trustFor   = time.Hour   // while there is none
 	lookTime   = 3 * time.Second
 )
 
@@ -26,16 +28,22 @@ type facts struct {
 	timeout  time.Duration
 	arch     string
 	why      string // they are not known
+
+	reportedMB int // memory by which AWS billed, where it was not found or otherwise; 0: none
 }
 
 // warnings say where the function is configured otherwise than the registry has
 // it: Invoke cannot set memory or timeout, so the function's own count.
 func (f facts) warnings(s *registry.Service) []string {
 	rc := &s.RunnerConfig
-	if !f.found {
-		return nil
-	}
 	var all []string
+	if !f.found {
+		if f.why != "" && s.SecurityPolicy.CostLimits.MaxCostPerHour > 0 {
+			all = append(all, fmt.Sprintf("the configuration of function %s cannot be read, so each attempt sets aside what %s and %d s of AWS Lambda cost: grant the agent lambda:GetFunctionConfiguration",
+				rc.FunctionName, f.largest(), int(maxTimeout.Seconds())))
+		}
+		return all
+	}
 	if rc.MemoryMB > 0 && rc.MemoryMB != f.memoryMB {
 		all = append(all, fmt.Sprintf("function %s has %d MB of memory, the registry says memory_mb: %d", rc.FunctionName, f.memoryMB, rc.MemoryMB))
 	}
@@ -47,6 +55,9 @@ func (f facts) warnings(s *registry.Service) []string {
 	}
 	return all
 }
+
+// largest is the memory that may be billed where the function does not show it.
+func (f facts) largest() string { return fmt.Sprintf("%d MB", cmp.Or(f.reportedMB, maxMemoryMB)) }
 
 type factKey struct {
 	access              access
@@ -65,9 +76,10 @@ type factBook struct {
 
 type entry struct {
 	asking sync.Mutex
-	facts  facts // these two under the book's lock
+	facts  facts // these four under the book's lock
 	until  time.Time
-	told   string // warnings that were logged
+	seen   time.Time // when they were found
+	told   string    // warnings that were logged
 
 	looking bool // in the background
 }
@@ -101,14 +113,28 @@ func (b *factBook) known(s *registry.Service, qualifier string) facts {
 	return facts{}
 }
 
+// reported takes note of the memory by which AWS billed a run. What was found
+// otherwise is not believed any more and looked up anew. A function of several
+// versions behind an alias may go on differing: that is asked for once.
+func (b *factBook) reported(s *registry.Service, qualifier string, memoryMB int) {
+	e := b.entry(keyOf(s, qualifier))
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch f := e.facts; {
+	case !f.found:
+		e.facts.reportedMB = max(f.reportedMB, memoryMB)
+	case f.memoryMB != memoryMB && f.reportedMB != memoryMB:
+		e.facts, e.until = facts{reportedMB: memoryMB}, time.Time{}
+	}
+}
+
 func (b *factBook) fresh(e *entry) (facts, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return e.facts, b.now().Before(e.until)
 }
 
-// look finds how the service's function is configured, and logs a difference
-// once.
+// look finds how the service's function is configured.
 func (r *Runner) look(ctx context.Context, s *registry.Service, qualifier string) facts {
 	e := r.facts.entry(keyOf(s, qualifier))
 	if f, ok := r.facts.fresh(e); ok {
@@ -125,24 +151,44 @@ func (r *Runner) look(ctx context.Context, s *registry.Service, qualifier string
 	}
 	r.facts.mu.Lock()
 	defer r.facts.mu.Unlock()
-	if f.found || !e.facts.found {
+	e.take(f, r.facts.now())
+	r.tell(e, s, f)
+	return e.facts
+}
+
+// take keeps what a question found. What was found before outlasts questions
+// without an answer for a while.
+func (e *entry) take(f facts, now time.Time) {
+	if f.found || !e.facts.found || now.Sub(e.seen) > trustFor {
+		if !f.found || !e.facts.found {
+			f.reportedMB = e.facts.reportedMB
+		}
 		e.facts = f
 	}
-	e.until = r.facts.now().Add(silenceFor)
+	e.until = now.Add(silenceFor)
 	if f.found {
-		e.until = r.facts.now().Add(factsFor)
+		e.until, e.seen = now.Add(factsFor), now
 	}
-	if told := fmt.Sprint(f.warnings(s), f.why); told != e.told {
-		e.told = told
-		for _, w := range f.warnings(s) {
-			r.opts.Log.Warn(w, "service", s.Name)
-		}
-		if f.why != "" {
-			r.opts.Log.Warn("a function's configuration cannot be read: its memory and timeout are not compared, and its cost is reckoned by the registry's",
-				"service", s.Name, "function", s.RunnerConfig.FunctionName, "reason", f.why)
-		}
+}
+
+// tell logs what is to be known of a function's configuration, once.
+func (r *Runner) tell(e *entry, s *registry.Service, f facts) {
+	told := "nothing was found"
+	if f.found {
+		told = fmt.Sprint(f.warnings(s))
 	}
-	return e.facts
+	if told == e.told {
+		return
+	}
+	e.told = told
+	if !f.found {
+		r.opts.Log.Warn("a function's configuration cannot be read: its memory and timeout are not compared, and a budget sets aside what the largest function costs; grant lambda:GetFunctionConfiguration",
+			"service", s.Name, "function", s.RunnerConfig.FunctionName, "reason", f.why)
+		return
+	}
+	for _, w := range f.warnings(s) {
+		r.opts.Log.Warn(w, "service", s.Name)
+	}
 }
 
 // lookLater looks in the background, once at a time for each function.

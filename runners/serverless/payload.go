@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"go.opentelemetry.io/otel/propagation"
 
@@ -41,16 +42,22 @@ type invocation struct {
 	clientContext       string // base64
 	traceID             string // for AWS X-Ray; empty: none
 	maxAnswer           int64
+
+	sent atomic.Bool // it may have reached AWS
 }
 
 func qualifierOf(s *registry.Service, op *registry.Operation) string {
 	return cmp.Or(op.Qualifier, s.RunnerConfig.Qualifier)
 }
 
+func kindOf(s *registry.Service, op *registry.Operation) string {
+	return cmp.Or(op.InvocationType, s.RunnerConfig.InvocationType, requestResponse)
+}
+
 func newInvocation(ctx context.Context, call runners.Call) (*invocation, error) {
 	s, rc := call.Service, &call.Service.RunnerConfig
 	in := &invocation{function: rc.FunctionName, qualifier: qualifierOf(s, call.Operation), payload: call.Job.Input,
-		kind:      cmp.Or(call.Operation.InvocationType, rc.InvocationType, requestResponse),
+		kind:      kindOf(s, call.Operation),
 		maxAnswer: cmp.Or(s.SecurityPolicy.MaxResponseSize, defaultMaxAnswer)}
 	if len(in.payload) == 0 {
 		in.payload = []byte("{}")
@@ -116,13 +123,19 @@ func xray(traceparent string) string {
 	return "Root=1-" + part[1][:8] + "-" + part[1][8:] + ";Parent=" + part[2] + ";Sampled=" + sampled
 }
 
+// provider is the one whose functions the package invokes.
+const provider = "aws"
+
+func providerOf(s *registry.Service) string {
+	return cmp.Or(strings.ToLower(s.RunnerConfig.Provider), provider)
+}
+
 // permit holds the call against the registry's policy, and what the row narrows.
 func permit(call runners.Call) error {
 	s := call.Service
 	rc, policy := &s.RunnerConfig, &s.SecurityPolicy
-	provider := cmp.Or(strings.ToLower(rc.Provider), "aws")
 	switch {
-	case provider != "aws":
+	case providerOf(s) != provider:
 		return &runners.ConfigError{Service: s.Name, Problem: fmt.Sprintf("provider %q is not supported: aws is", rc.Provider)}
 	case len(policy.AllowedProviders) > 0 && !slices.Contains(policy.AllowedProviders, provider):
 		return &runners.PolicyError{Service: s.Name, Rule: "allowed_providers", Offered: provider, Permit: "allowed_providers: [aws]"}

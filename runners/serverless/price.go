@@ -65,32 +65,44 @@ const (
 const eventTries = 3
 
 // MostCost implements runners.Priced: what one attempt costs when the function
-// uses its whole timeout, by the function's own memory and timeout where they are
-// known, else by the registry's; they are asked for in the background then.
+// uses its whole timeout, by the function's own memory and timeout. Until they are
+// known the registry's count, and they are asked for in the background.
 func (r *Runner) MostCost(s *registry.Service) float64 {
 	if s.ExecutionType != jobs.Serverless {
 		return 0
 	}
 	most := 0.0
 	for i := range s.Operations {
-		op := &s.Operations[i]
-		cost := r.most(s, qualifierOf(s, op))
-		if cmp.Or(op.InvocationType, s.RunnerConfig.InvocationType) == event {
-			cost *= eventTries
-		}
-		most = max(most, cost)
+		most = max(most, r.mostOf(s, &s.Operations[i]))
 	}
 	return most
 }
 
+// mostOf is MostCost of one operation.
+func (r *Runner) mostOf(s *registry.Service, op *registry.Operation) float64 {
+	cost := r.most(s, qualifierOf(s, op))
+	if kindOf(s, op) == event {
+		cost *= eventTries
+	}
+	return cost
+}
+
+// most is what one run of a function may cost. Memory that AWS has reported counts
+// over less that was found. Where AWS does not show the configuration, only its
+// own bounds are certain.
 func (r *Runner) most(s *registry.Service, qualifier string) float64 {
 	known := r.facts.known(s, qualifier)
 	if !known.found {
 		r.lookLater(s, qualifier)
 	}
 	memory, timeout := known.memoryMB, known.timeout
-	if !known.found {
-		memory = cmp.Or(s.RunnerConfig.MemoryMB, s.SecurityPolicy.ResourceLimits.MemoryMB, maxMemoryMB)
+	switch {
+	case known.found:
+		memory = max(memory, known.reportedMB)
+	case known.why != "":
+		memory, timeout = cmp.Or(known.reportedMB, maxMemoryMB), maxTimeout
+	default: // nobody has asked yet; whoever starts an attempt asks before
+		memory = cmp.Or(known.reportedMB, s.RunnerConfig.MemoryMB, s.SecurityPolicy.ResourceLimits.MemoryMB, maxMemoryMB)
 		timeout = maxTimeout
 		if given := cmp.Or(s.RunnerConfig.Timeout, s.SecurityPolicy.ResourceLimits.TimeoutSeconds); given > 0 {
 			timeout = time.Duration(given) * time.Second

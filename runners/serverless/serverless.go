@@ -48,9 +48,10 @@ type Runner struct {
 }
 
 var (
-	_ runners.Runner   = (*Runner)(nil)
-	_ runners.Reloader = (*Runner)(nil)
-	_ runners.Priced   = (*Runner)(nil)
+	_ runners.Runner    = (*Runner)(nil)
+	_ runners.Selective = (*Runner)(nil)
+	_ runners.Reloader  = (*Runner)(nil)
+	_ runners.Priced    = (*Runner)(nil)
 )
 
 // New makes a Runner. It connects to nothing.
@@ -75,6 +76,9 @@ func New(opts Options) *Runner {
 // Type returns jobs.Serverless.
 func (r *Runner) Type() jobs.ExecutionType { return jobs.Serverless }
 
+// Serves implements runners.Selective: AWS is the provider where none is named.
+func (r *Runner) Serves(s *registry.Service) bool { return providerOf(s) == provider }
+
 // Close ends what looks after functions, and the idle connections.
 func (r *Runner) Close() {
 	r.stop()
@@ -91,7 +95,7 @@ func (r *Runner) Close() {
 func (r *Runner) Reload(config *registry.Config) {
 	var wanted []*registry.Service
 	for _, s := range config.Services {
-		if s.ExecutionType == jobs.Serverless {
+		if s.ExecutionType == jobs.Serverless && r.Serves(s) {
 			wanted = append(wanted, s)
 		}
 	}
@@ -114,7 +118,7 @@ func (r *Runner) Reload(config *registry.Config) {
 func (r *Runner) Run(ctx context.Context, call runners.Call) (runners.Result, error) {
 	result := runners.Result{Usage: runners.Usage{CostUSD: new(float64)}} // nothing was started yet
 	if err := ctx.Err(); err != nil {
-		return result, stopped(ctx, call, err)
+		return result, stopped(ctx, call, false, err)
 	}
 	service := call.Service
 	if err := permit(call); err != nil {
@@ -126,7 +130,7 @@ func (r *Runner) Run(ctx context.Context, call runners.Call) (runners.Result, er
 	}
 	client, err := r.clients.get(ctx, service)
 	if err != nil {
-		return result, stopped(ctx, call, fmt.Errorf("set up access to AWS for service %s: %w", service.Name, err))
+		return result, stopped(ctx, call, false, fmt.Errorf("set up access to AWS for service %s: %w", service.Name, err))
 	}
 	known := r.look(ctx, service, in.qualifier)
 	warnings := known.warnings(service)
@@ -134,25 +138,34 @@ func (r *Runner) Run(ctx context.Context, call runners.Call) (runners.Result, er
 		call.Log.Note(w)
 	}
 	result.Security = security(service, in, known, warnings)
-	if most := r.most(service, in.qualifier); call.ReservedUSD > 0 && most > call.ReservedUSD*(1+1e-9) {
+	if most := r.mostOf(service, call.Operation); call.ReservedUSD > 0 && most > call.ReservedUSD*(1+1e-9) {
 		return result, &runners.BusyError{Service: service.Name, After: time.Second, Reason: fmt.Sprintf(
 			"%s may cost up to $%.6f, more than was set aside; its budget is counted anew", service.RunnerConfig.FunctionName, most)}
 	}
 	said, err := client.invoke(ctx, in)
 	if err != nil {
-		result.Usage.CostUSD = costOfRefusal(err)
-		return result, r.explain(ctx, call, in, err)
+		result.Usage.CostUSD = costOfRefusal(in, err)
+		err = r.explain(ctx, call, in, err)
+		if busy := (*runners.BusyError)(nil); errors.As(err, &busy) {
+			result.Usage.CostUSD = new(float64) // it was not started
+		}
+		return result, err
 	}
 	return r.settle(call, in, known, said, result)
 }
 
-// stopped words the end of an attempt from outside.
-func stopped(ctx context.Context, call runners.Call, err error) error {
+// stopped words the end of an attempt from outside, of which the call may have
+// been sent.
+func stopped(ctx context.Context, call runners.Call, sent bool, err error) error {
+	then := "the function was not called yet"
+	if sent {
+		then = "the function goes on until its own timeout"
+	}
 	switch {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return fmt.Errorf("timed out after %s; the function goes on until its own timeout", call.Timeout)
+		return fmt.Errorf("timed out after %s; %s", call.Timeout, then)
 	case ctx.Err() != nil:
-		return fmt.Errorf("gave the call up; the function goes on until its own timeout: %w", context.Canceled)
+		return fmt.Errorf("gave the call up; %s: %w", then, context.Canceled)
 	}
 	return err
 }
@@ -168,6 +181,7 @@ func (r *Runner) settle(call runners.Call, in *invocation, known facts, said *an
 	report, found := parseReport(said.log)
 	noteLog(call.Log, said.log)
 	if found {
+		r.facts.reported(call.Service, in.qualifier, int(report.memoryMB))
 		cost := r.price(call.Service, known.arch).of(report.memoryMB, report.billedMS)
 		billed, used := float64(report.billedMS), float64(report.usedMB)
 		result.Usage.CostUSD, result.Usage.BilledMS = &cost, &billed
@@ -213,7 +227,7 @@ func qualifiersOf(s *registry.Service) []string {
 
 // security is what held for the attempt, for security_context.
 func security(s *registry.Service, in *invocation, known facts, warnings []string) map[string]any {
-	held := map[string]any{"provider": "aws", "region": s.RunnerConfig.Region, "function": s.RunnerConfig.FunctionName}
+	held := map[string]any{"provider": provider, "region": s.RunnerConfig.Region, "function": s.RunnerConfig.FunctionName}
 	if in.qualifier != "" {
 		held["qualifier"] = in.qualifier
 	}

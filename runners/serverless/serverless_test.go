@@ -2,12 +2,14 @@ package serverless_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math"
 	"net/http"
 	"net/http/httptest"
@@ -18,7 +20,9 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/protocol/eventstream"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/specql/specql-ops/internal/lambdadev"
 	"github.com/specql/specql-ops/internal/lambdadev/lambdatest"
@@ -59,6 +63,7 @@ type world struct {
 	mu       sync.Mutex
 	requests map[string]int // by the last part of the path
 	keys     map[string]bool
+	secret   bool // configurations are shown to nobody
 }
 
 func newWorld(t *testing.T) *world {
@@ -73,7 +78,14 @@ func newWorld(t *testing.T) *world {
 		_, key, _ := strings.Cut(r.Header.Get("Authorization"), "Credential=")
 		key, _, _ = strings.Cut(key, "/")
 		w.keys[key+" "+r.Header.Get("X-Amz-Security-Token")] = true
+		refused := w.secret && strings.HasSuffix(r.URL.Path, "/configuration")
 		w.mu.Unlock()
+		if refused {
+			out.Header().Set("X-Amzn-Errortype", "AccessDeniedException")
+			out.WriteHeader(http.StatusForbidden)
+			io.WriteString(out, `{"Message": "not authorized to perform: lambda:GetFunctionConfiguration"}`)
+			return
+		}
 		w.dev.ServeHTTP(out, r)
 	}))
 	t.Cleanup(front.Close)
@@ -89,42 +101,32 @@ func (w *world) count(what string) int {
 	return w.requests[what]
 }
 
+// configure gives the function probe so much memory from now on.
+func (w *world) configure(memoryMB int32) {
+	w.t.Helper()
+	if _, err := w.client.UpdateFunctionConfiguration(w.t.Context(), &lambda.UpdateFunctionConfigurationInput{FunctionName: aws.String("probe"), MemorySize: &memoryMB}); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// wantBusy runs a call that must be handed back without a start.
+func (w *world) wantBusy(r runners.Runner, call runners.Call) {
+	w.t.Helper()
+	before := w.count("invocations")
+	result, err := run(w.t, r, call)
+	if busy := (*runners.BusyError)(nil); !errors.As(err, &busy) || w.count("invocations") != before {
+		w.t.Errorf("%v after %d calls, want it handed back", err, w.count("invocations")-before)
+	}
+	if result.Usage.CostUSD == nil || *result.Usage.CostUSD != 0 {
+		w.t.Errorf("what was not started costs %s", result.Usage.JSON())
+	}
+}
+
 func run(t *testing.T, r runners.Runner, call runners.Call) (runners.Result, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), call.Timeout)
 	defer cancel()
 	return r.Run(ctx, call)
-}
-
-func TestUsageAndCostComeFromTheReport(t *testing.T) {
-	w := newWorld(t)
-	r := newRunner(t, serverless.Options{})
-	call := newCall(w.url, lambdatest.Event{Sleep: 30, Say: "resized"})
-	call.Log = runners.NewLog()
-	result, err := run(t, r, call)
-	if err != nil {
-		t.Fatal(err)
-	}
-	u := result.Usage
-	if u.BilledMS == nil || *u.BilledMS < 30 || u.InitMS == nil || *u.InitMS <= 0 || u.PeakMemoryMB == nil || *u.PeakMemoryMB <= 0 {
-		t.Fatalf("usage %s", u.JSON())
-	}
-	want := 0.20/1e6 + 0.25*(*u.BilledMS)/1000*0.0000166667
-	if u.CostUSD == nil || math.Abs(*u.CostUSD-want) > 1e-12 {
-		t.Errorf("cost %v, want %v: %s", u.CostUSD, want, u.JSON())
-	}
-	lines, _ := call.Log.Tail()
-	if !strings.Contains(fmt.Sprint(lines), "resized") || !strings.Contains(fmt.Sprint(lines), "REPORT RequestId") {
-		t.Errorf("the log is %v", lines)
-	}
-	call.Service.RunnerConfig.PricePerGBSecond, call.Service.RunnerConfig.PricePerMillionRequests = 0.001, 5
-	if result, err = run(t, r, call); err != nil || result.Usage.InitMS != nil {
-		t.Fatalf("warm: %v, %s", err, result.Usage.JSON())
-	}
-	want = 5/1e6 + 0.25*(*result.Usage.BilledMS)/1000*0.001
-	if math.Abs(*result.Usage.CostUSD-want) > 1e-12 {
-		t.Errorf("cost %v at the registry's prices, want %v", *result.Usage.CostUSD, want)
-	}
 }
 
 func TestFunctionErrorsCarryTypeMessageAndTrace(t *testing.T) {
@@ -226,44 +228,6 @@ func TestRefusalsNameWhatToDo(t *testing.T) {
 	}
 }
 
-func TestEventsAreHandedOverAndCostTheMost(t *testing.T) {
-	w := newWorld(t)
-	r := newRunner(t, serverless.Options{})
-	told := make(chan struct{}, 1)
-	gate := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { told <- struct{}{} }))
-	defer gate.Close()
-	call := newCall(w.url, lambdatest.Event{Tell: gate.URL})
-	call.Service.RunnerConfig.InvocationType = "event"
-	result, err := run(t, r, call)
-	if err != nil || !strings.Contains(string(result.Output), `"status_code":202`) || result.Usage.CostUSD != nil {
-		t.Errorf("%v, %s, %s", err, result.Output, result.Usage.JSON())
-	}
-	<-told
-	once := 0.20/1e6 + 0.25*35*0.0000166667 // 25 seconds, and ten of init
-	if most := r.MostCost(call.Service); math.Abs(most-3*once) > 1e-12 {
-		t.Errorf("set aside %v, want three times %v", most, once)
-	}
-}
-
-func TestMoreThanWasSetAsideIsNotStarted(t *testing.T) {
-	w := newWorld(t)
-	r := newRunner(t, serverless.Options{})
-	call := newCall(w.url, lambdatest.Event{})
-	call.Service.RunnerConfig.MemoryMB, call.Service.RunnerConfig.Timeout = 128, 1
-	call.ReservedUSD = r.MostCost(call.Service)
-	_, err := run(t, r, call)
-	var busy *runners.BusyError
-	if !errors.As(err, &busy) || w.count("invocations") != 0 {
-		t.Fatalf("%v after %d calls", err, w.count("invocations"))
-	}
-	if call.ReservedUSD = r.MostCost(call.Service); call.ReservedUSD < 0.20/1e6+0.25*35*0.0000166667-1e-12 {
-		t.Errorf("set aside %v once the function is known", call.ReservedUSD)
-	}
-	if _, err := run(t, r, call); err != nil {
-		t.Error(err)
-	}
-}
-
 func TestDifferencesFromTheFunctionAreWarnings(t *testing.T) {
 	w := newWorld(t)
 	var log bytes.Buffer
@@ -349,6 +313,135 @@ func TestRegionsAndRolesChangeWithoutARestart(t *testing.T) {
 	}
 }
 
+// TestAQualifierChoosesTheVersionThatRuns: a version keeps its memory, and an
+// operation's qualifier counts over its service's.
+func TestAQualifierChoosesTheVersionThatRuns(t *testing.T) {
+	w := newWorld(t)
+	version, err := w.client.PublishVersion(t.Context(), &lambda.PublishVersionInput{FunctionName: aws.String("probe")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.client.CreateAlias(t.Context(), &lambda.CreateAliasInput{FunctionName: aws.String("probe"), Name: aws.String("live"), FunctionVersion: version.Version}); err != nil {
+		t.Fatal(err)
+	}
+	w.configure(512)
+	r := newRunner(t, serverless.Options{})
+	for _, c := range []struct {
+		service, operation, version string
+		memoryMB                    float64
+	}{
+		{"", "", "$LATEST", 512},
+		{"live", "", "1", 256},
+		{"$LATEST", "live", "1", 256},
+		{"live", "$LATEST", "$LATEST", 512},
+		{"1", "", "1", 256},
+	} {
+		call := newCall(w.url, lambdatest.Event{Do: lambdatest.Reveal})
+		call.Service.RunnerConfig.Qualifier, call.Operation.Qualifier = c.service, c.operation
+		result, err := run(t, r, call)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if result.Security["executed_version"] != c.version || !strings.Contains(string(result.Output), `AWS_LAMBDA_FUNCTION_VERSION=`+c.version+`"`) {
+			t.Errorf("%+v: version %v ran", c, result.Security["executed_version"])
+		}
+		if got := result.Security["memory_mb"]; got != int(c.memoryMB) {
+			t.Errorf("%+v: %v MB are recorded", c, got)
+		}
+		want := 0.20/1e6 + c.memoryMB/1024*(*result.Usage.BilledMS)/1000*0.0000166667
+		if math.Abs(*result.Usage.CostUSD-want) > 1e-12 {
+			t.Errorf("%+v: it cost %v, want %v", c, *result.Usage.CostUSD, want)
+		}
+		wantMost(t, r, call.Service, worst(c.memoryMB, 25))
+	}
+}
+
+// TestAStreamThatFailsInTheMiddleIsAFailure: by the function's word it costs what
+// it ran; cut off on the way nobody knows.
+func TestAStreamThatFailsInTheMiddleIsAFailure(t *testing.T) {
+	w := newWorld(t)
+	r := newRunner(t, serverless.Options{})
+	streamed := func(endpoint string) (runners.Result, error) {
+		call := newCall(endpoint, lambdatest.Event{Do: lambdatest.Broken, Bytes: 100_000, Text: "the disk is full"})
+		call.Operation.InvocationType = "response_stream"
+		return run(t, r, call)
+	}
+	result, err := streamed(w.url)
+	var failed *serverless.FunctionError
+	if !errors.As(err, &failed) || failed.Type != "errorString" || failed.Message != "the disk is full" || !runners.Retryable(err) {
+		t.Errorf("error %#v", err)
+	}
+	if result.Usage.CostUSD == nil || *result.Usage.CostUSD <= 0 || result.Usage.BilledMS == nil {
+		t.Errorf("usage %s", result.Usage.JSON())
+	}
+	for name, cut := range map[string]bool{"cut off": true, "ended too early": false} {
+		broken := httptest.NewServer(http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
+			if strings.HasSuffix(r.URL.Path, "/configuration") {
+				w.dev.ServeHTTP(out, r)
+				return
+			}
+			out.Header().Set("Content-Type", "application/vnd.amazon.eventstream")
+			m := eventstream.Message{Payload: []byte(`{"half": `)}
+			m.Headers.Set(":message-type", eventstream.StringValue("event"))
+			m.Headers.Set(":event-type", eventstream.StringValue("PayloadChunk"))
+			m.Headers.Set(":content-type", eventstream.StringValue("application/octet-stream"))
+			eventstream.NewEncoder().Encode(out, m)
+			if cut {
+				http.NewResponseController(out).Flush()
+				panic(http.ErrAbortHandler)
+			}
+		}))
+		result, err := streamed(broken.URL)
+		broken.Close()
+		if err == nil || !runners.Retryable(err) || len(result.Output) > 0 || result.Usage.CostUSD != nil {
+			t.Errorf("%s: %v, output %s, usage %s", name, err, result.Output, result.Usage.JSON())
+		}
+		if !cut && !strings.Contains(err.Error(), "the function's answer broke off") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestTheClientContextHasTheDocumentedKeys asserts each by its name, and the
+// trace's header beside them.
+func TestTheClientContextHasTheDocumentedKeys(t *testing.T) {
+	w := newWorld(t)
+	r := newRunner(t, serverless.Options{})
+	parent := trace.NewSpanContext(trace.SpanContextConfig{TraceFlags: trace.FlagsSampled, SpanID: trace.SpanID{0, 0xf0, 0x67, 0xaa, 0x0b, 0xa9, 0x02, 0xb7},
+		TraceID: trace.TraceID{0x4b, 0xf9, 0x2f, 0x35, 0x77, 0xb3, 0x4d, 0xa6, 0xa3, 0xce, 0x92, 0x9d, 0x0e, 0x0e, 0x47, 0x36}})
+	state, err := trace.ParseTraceState("vendor=opaque")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := trace.ContextWithSpanContext(t.Context(), parent.WithTraceState(state))
+	for _, key := range []string{"charge-7", ""} {
+		call := newCall(w.url, lambdatest.Event{Do: lambdatest.Reveal})
+		call.Job.CorrelationID, call.Job.TenantID, call.Job.IdempotencyKey, call.Job.Attempt = "order-7", "6f0cbb1e-4f0e-4d1e-8f5e-1c6f6d1f2a3b", key, 2
+		result, err := r.Run(ctx, call)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var seen struct {
+			Trace   string
+			Context struct {
+				ClientContext struct{ Custom map[string]string }
+			}
+		}
+		if err := json.Unmarshal(result.Output, &seen); err != nil {
+			t.Fatal(err)
+		}
+		want := map[string]string{"job_id": call.Job.ID.String(), "identifier": "order-17", "attempt": "2", "correlation_id": "order-7",
+			"tenant_id": "6f0cbb1e-4f0e-4d1e-8f5e-1c6f6d1f2a3b", "idempotency_key": cmp.Or(key, call.Job.ID.String()),
+			"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "tracestate": "vendor=opaque"}
+		if got := seen.Context.ClientContext.Custom; !maps.Equal(got, want) {
+			t.Errorf("client context %v\nwant %v", got, want)
+		}
+		if want := "Root=1-4bf92f35-77b34da6a3ce929d0e0e4736;Parent=00f067aa0ba902b7;Sampled=1"; seen.Trace != want {
+			t.Errorf("X-Ray's header is %q, want %q", seen.Trace, want)
+		}
+	}
+}
+
 func TestExamineNamesTheIdentity(t *testing.T) {
 	tokens := httptest.NewServer(http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
 		io.WriteString(out, `<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult>
@@ -359,6 +452,12 @@ func TestExamineNamesTheIdentity(t *testing.T) {
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "never-shown")
 	t.Setenv("AWS_REGION", "eu-central-1")
 	found := fmt.Sprint(serverless.Examine(t.Context()))
+	if !strings.Contains(found, "of "+serverless.DefaultPrices.AsOf+" in us-east-1: $0.0000166667 a GB-second") {
+		t.Errorf("no prices with their day: %s", found)
+	}
+	if page, err := os.ReadFile("../../docs/serverless.md"); err != nil || !strings.Contains(string(page), serverless.DefaultPrices.AsOf) {
+		t.Errorf("docs/serverless.md does not give the day of the prices, %s: %v", serverless.DefaultPrices.AsOf, err)
+	}
 	if !strings.Contains(found, "arn:aws:iam::123456789012:user/agent of account 123456789012") || !strings.Contains(found, "eu-central-1") {
 		t.Error(found)
 	}
