@@ -44,7 +44,7 @@ func TestLimitsAreWrittenAsEachVersionWantsThem(t *testing.T) {
 		g    group
 		want string
 	}{
-		{v1, "[{memory memory.limit_in_bytes 536870912 false} {memory memory.memsw.limit_in_bytes 536870912 true} {cpu cpu.cfs_period_us 100000 false} {cpu cpu.cfs_quota_us 150000 false} {pids pids.max 65 false}]"},
+		{v1, "[{memory memory.limit_in_bytes 536870912 false} {memory memory.memsw.limit_in_bytes 536870912 true} {cpu cpu.cfs_quota_us 150000 false} {pids pids.max 65 false}]"},
 		{v2, "[{memory memory.max 536870912 false} {memory memory.swap.max 0 true} {cpu cpu.max 150000 100000 false} {pids pids.max 76 false}]"},
 		{none, "[]"},
 	} {
@@ -93,7 +93,7 @@ func TestUnifiedTreeAloneCountsAndKills(t *testing.T) {
 		t.Errorf("peak_memory_mb = %v where nothing measures it", *cpu.Usage.PeakMemoryMB)
 	}
 
-	g, err := r.sys.h.newGroup("kill", policy{})
+	g, err := r.sys.h.newGroup("kill")
 	if err != nil {
 		t.Fatal(err)
 	}

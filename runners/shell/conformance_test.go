@@ -44,7 +44,11 @@ func TestConformance(t *testing.T) {
 			return call
 		},
 		AwaitHang: func(t *testing.T) { awaitFile(t, hanging) },
-		Measures:  measured(),
+		Hung: func(*testing.T) bool {
+			_, err := os.Stat(hanging)
+			return err == nil
+		},
+		Measures: measured(),
 	})
 }
 

@@ -9,14 +9,16 @@
 //     and not by its name;
 //   - limits hold for the whole process tree and are the kernel's: memory,
 //     processor, processes, files, time and network;
-//   - when Run returns, every process, cgroup and temporary directory of the
-//     attempt is gone, also daemons that detached themselves;
+//   - when Run returns, every process and temporary directory of the attempt is
+//     gone, also daemons that detached themselves, and its empty cgroup goes;
+//     Close waits for that;
 //   - a service that asks for more than the host can give is refused with the
 //     reason. What really held for an attempt is recorded in Result.Security.
 //
 // An attempt is a child of a shim: this very program, started again under the
 // name specql-shim, which enters the cgroup, prepares namespaces, Landlock and
-// seccomp, starts the program, and stays as its init to reap and to kill. Both
+// seccomp, starts the program, and stays as its init to reap and to kill. Where
+// the agent is root on amd64 a child that is ready takes its place (fastStart). Both
 // programs and each test binary therefore call ShimMain first in main.
 //
 // The package never reads the agent's environment for a job, never follows a

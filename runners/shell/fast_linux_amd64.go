@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,12 +22,14 @@ import (
 // clone3 makes sets itself up by a list of system calls and becomes a small
 // init (spawn_linux_amd64.s). What does not change from one attempt to the next
 // is made once: a mount namespace in which all is covered that no job sees,
-// and empty network namespaces, which one attempt at a time uses.
+// and empty network namespaces, which one attempt at a time uses. And what is
+// alike for all is done before there is an attempt (ready).
 type fastStart struct {
 	init      *os.File
 	templates [2]*os.File   // mount namespaces: without names of the network, and with
 	networks  chan *os.File // idle ones
 	scripts   chan *script  // idle ones
+	shelves   shelves       // children that wait for attempts
 	covers    view
 }
 
@@ -39,7 +42,7 @@ const idleNetworks = 64
 const leastFastMB = 16
 
 func newFastStart(sys *system) (f *fastStart, err error) {
-	f = &fastStart{networks: make(chan *os.File, idleNetworks), scripts: make(chan *script, idleNetworks)}
+	f = &fastStart{networks: make(chan *os.File, idleNetworks), scripts: make(chan *script, idleNetworks), shelves: shelves{of: map[kind]*shelf{}}}
 	defer func() {
 		if err != nil {
 			f.close()
@@ -60,7 +63,11 @@ func newFastStart(sys *system) (f *fastStart, err error) {
 	return f, f.try(sys)
 }
 
+// dismiss ends the children that wait for attempts; none are made ahead any more.
+func (f *fastStart) dismiss() { f.shelves.close() }
+
 func (f *fastStart) close() {
+	f.dismiss()
 	for _, file := range append(f.templates[:], f.init) {
 		if file != nil {
 			file.Close()
@@ -146,9 +153,10 @@ func (f *fastStart) network() (*os.File, error) {
 
 // can tells whether an attempt may start the fast way. The exceptions are rare:
 // a shim takes them.
-func (f *fastStart) can(a *attempt, s *spec, g *group) bool {
+func (f *fastStart) can(a *attempt, s *spec, h *hierarchy) bool {
 	p := &a.plan
-	if p.isolation != "full" || !p.lend || p.loopback || len(g.join) == 0 || len(g.join) > 9 {
+	roots := len(h.roots())
+	if p.isolation != "full" || !p.lend || p.loopback || roots == 0 || roots > 9 {
 		return false
 	}
 	size := 0
@@ -157,7 +165,7 @@ func (f *fastStart) can(a *attempt, s *spec, g *group) bool {
 			size += len(t) + 16
 		}
 	}
-	if size > scriptBytes/2 || g.v2("memory") && a.policy.limits.MemoryMB > 0 && a.policy.limits.MemoryMB < leastFastMB {
+	if size > scriptBytes/2 || h.v2("memory") && a.policy.limits.MemoryMB > 0 && a.policy.limits.MemoryMB < leastFastMB {
 		return false
 	}
 	// What lies in a directory that the template covers would be shown to all.
@@ -171,158 +179,111 @@ func (f *fastStart) can(a *attempt, s *spec, g *group) bool {
 
 // try starts nothing but the init, with a program that does not exist.
 func (f *fastStart) try(sys *system) error {
-	s, err := newScript()
+	r, err := f.make(kind{h: sys.h})
 	if err != nil {
 		return err
 	}
-	defer s.free()
-	s.step = "probe"
-	s.do(unix.SYS_SETNS, f.templates[0].Fd(), unix.CLONE_NEWNS)
-	s.do(unix.SYS_UNSHARE, unix.CLONE_NEWNS|unix.CLONE_NEWIPC|unix.CLONE_NEWUTS)
+	defer r.putAway()
 	null, err := os.Open(os.DevNull)
 	if err != nil {
 		return err
 	}
 	defer null.Close()
-	statusR, statusW, err := os.Pipe()
+	p, err := r.start([]*os.File{null, null, null, controlFD: nil, statusFD: nil, programFD: null, joinFD: f.init}, func(s *script) {
+		s.step = "probe"
+		s.do(unix.SYS_EXECVEAT, joinFD, s.text(""), s.list("-0", "probe"), s.list(), unix.AT_EMPTY_PATH)
+	})
 	if err != nil {
 		return err
 	}
-	defer statusR.Close()
-	controlR, controlW, err := os.Pipe()
-	if err != nil {
-		statusW.Close()
-		return err
-	}
-	defer controlR.Close()
-	var moved []int
-	for to, f := range []*os.File{controlFD: controlR, statusFD: statusW, programFD: null} {
-		if f != nil {
-			s.do(unix.SYS_DUP3, uintptr(high(f, &moved)), uintptr(to), 0)
-		}
-	}
-	s.do(unix.SYS_EXECVEAT, uintptr(high(f.init, &moved)), s.text(""), s.list("-0", "probe"), s.list(), unix.AT_EMPTY_PATH)
-	pid, err := s.run(unix.CLONE_NEWPID, -1)
-	statusW.Close()
-	closeAll(moved)
-	if err != nil {
-		controlW.Close()
-		return fmt.Errorf("clone3: %w", err)
-	}
-	p := &process{control: controlW, status: statusR, reap: func() { reapChild(pid) }, report: s.report(nil)}
-	r, ok := p.wait()
+	said, ok := p.wait()
+	p.reap()
 	switch {
 	case !ok:
 		return errors.New("the init ended without an answer")
-	case r.Step != "start" || r.Errno != unix.EACCES:
-		return fmt.Errorf("the init answered %+v", r)
+	case said.Step != "start" || said.Errno != unix.EACCES:
+		return fmt.Errorf("the init answered %+v", said)
 	}
 	return nil
 }
 
-// high is a descriptor of the file above those that a job has. One that had to
-// be made for it is added to moved.
-func high(f *os.File, moved *[]int) int {
-	fd := int(f.Fd())
-	if fd > joinFD+10 {
-		return fd
-	}
-	// Only in a process that has hardly opened anything.
-	up, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, joinFD+11)
-	if err != nil {
-		return fd
-	}
-	*moved = append(*moved, up)
-	return up
-}
-
-func closeAll(descriptors []int) {
-	for _, fd := range descriptors {
-		unix.Close(fd)
-	}
-}
-
 func reapChild(pid int) {
-	for {
-		if _, err := unix.Wait4(pid, nil, 0, nil); !errors.Is(err, unix.EINTR) {
-			return
-		}
-	}
+	_, _ = again(func() (int, error) { return unix.Wait4(pid, nil, 0, nil) })
 }
 
-// start makes the attempt's init.
-func (f *fastStart) start(a *attempt, s *spec, g *group, stdio [3]*os.File) (_ *process, err error) {
-	b := &fastBuild{fast: f, attempt: a, spec: s}
-	defer func() {
-		if err != nil {
-			b.release()
-		}
-	}()
+// launchOf takes a ready child for the attempt.
+func (f *fastStart) launchOf(a *attempt, s *spec, h *hierarchy) (launch, error) {
+	r, err := f.take(a.kind(h))
+	if err != nil {
+		return launch{}, err
+	}
+	return launch{group: r.group, drop: r.drop,
+		start: func(stdio [3]*os.File) (*process, error) { return f.start(a, s, r, stdio) }}, nil
+}
+
+// start lets the ready child become the attempt's init. Whether or not it does,
+// the child is not ready any more; its cgroup is the caller's.
+func (f *fastStart) start(a *attempt, s *spec, r *ready, stdio [3]*os.File) (_ *process, err error) {
+	b := &fastBuild{fast: f, attempt: a, spec: s, ready: r}
+	defer b.close()
 	if err := b.prepare(); err != nil {
+		r.drop()
 		return nil, err
 	}
-	controlR, controlW, err := os.Pipe()
-	if err != nil {
-		return nil, err
+	b.given = append([]*os.File{stdio[0], stdio[1], stdio[2], controlFD: nil, statusFD: nil, programFD: a.command.program}, r.group.joinLater()...)
+	b.kept = len(b.given)
+	b.given = append(b.given, f.init, b.rules, b.tmp)
+	for _, mount := range []*os.File{b.program, b.work} {
+		if mount != nil {
+			b.given = append(b.given, mount)
+		}
 	}
-	defer controlR.Close()
-	statusR, statusW, err := os.Pipe()
-	if err != nil {
-		controlW.Close()
-		return nil, err
-	}
-	defer statusW.Close()
-	descriptors := append([]*os.File{stdio[0], stdio[1], stdio[2], controlR, statusW, a.command.program}, g.joinLater()...)
-	b.write(descriptors)
 	if err := s.Script.still(); err != nil {
-		closeAll(b.moved)
-		controlW.Close()
-		statusR.Close()
+		r.drop()
 		var errno syscall.Errno // none where it was exchanged
 		errors.As(err, &errno)
 		return nil, a.notStarted(report{Step: "start", Error: err.Error(), Errno: errno})
 	}
-	pid, err := b.script.run(unix.CLONE_NEWPID, g.joinNow())
-	closeAll(b.moved)
+	p, err := r.start(b.given, b.write)
 	if err != nil {
-		controlW.Close()
-		statusR.Close()
-		return nil, fmt.Errorf("start the job: clone3: %w", err)
+		return nil, err
 	}
-	answer := b.script.report(b.tmp)
-	return &process{control: controlW, status: statusR,
-		kill: func() { _ = unix.Kill(pid, unix.SIGKILL) },
-		reap: func() { reapChild(pid) },
-		report: func(said []byte) (r report, ok bool) {
-			defer b.release()
-			return answer(said)
-		}}, nil
+	tmp, said := b.tmp, p.report
+	b.tmp = nil // open until the job's end
+	p.report = func(bytes []byte) (report, bool) {
+		defer tmp.Close()
+		r, ok := said(bytes)
+		var st unix.Statfs_t
+		r.TmpFull = unix.Fstatfs(int(tmp.Fd()), &st) == nil && tmpIsFull(&st)
+		return r, ok
+	}
+	return p, nil
 }
 
+// saidTheEnd tells that the init has seen its program's end and nothing of the
+// tree is left.
+func saidTheEnd(said []byte) bool { return len(said) >= 8 && binary.LittleEndian.Uint32(said) == 2 }
+
 // report reads what the init said, or which step of the script failed.
-func (s *script) report(tmp *os.File) func([]byte) (report, bool) {
-	return func(said []byte) (r report, ok bool) {
-		if step, errno, failed := s.failure(); failed {
-			return report{Step: step, Error: errno.Error(), Errno: errno}, true
-		}
-		if len(said) < 8 { // the first of what is said counts
-			return r, false
-		}
-		what, value := binary.LittleEndian.Uint32(said), binary.LittleEndian.Uint32(said[4:])
-		switch what {
-		case 1:
-			r.Step, r.Errno = "start", syscall.Errno(value)
-			r.Error = r.Errno.Error()
-		case 2:
-			r.Wait = syscall.WaitStatus(value)
-		case 3:
-			r.Step, r.Errno = "cgroup", syscall.Errno(value)
-			r.Error = r.Errno.Error()
-		}
-		var st unix.Statfs_t
-		r.TmpFull = tmp != nil && unix.Fstatfs(int(tmp.Fd()), &st) == nil && tmpIsFull(&st)
-		return r, true
+func (s *script) report(said []byte) (r report, ok bool) {
+	if step, errno, failed := s.failure(); failed {
+		return report{Step: step, Error: errno.Error(), Errno: errno}, true
 	}
+	if len(said) < 8 { // the first of what is said counts
+		return r, false
+	}
+	what, value := binary.LittleEndian.Uint32(said), binary.LittleEndian.Uint32(said[4:])
+	switch what {
+	case 1:
+		r.Step, r.Errno = "start", syscall.Errno(value)
+		r.Error = r.Errno.Error()
+	case 2:
+		r.Wait = syscall.WaitStatus(value)
+	case 3:
+		r.Step, r.Errno = "cgroup", syscall.Errno(value)
+		r.Error = r.Errno.Error()
+	}
+	return r, true
 }
 
 // fastBuild is what one attempt's start is made of.
@@ -330,22 +291,17 @@ type fastBuild struct {
 	fast    *fastStart
 	attempt *attempt
 	spec    *spec
-	script  *script
-	network *os.File // of the attempt's alone; nil: the host's
+	ready   *ready
 	tmp     *os.File // the private /tmp, a detached mount
 	program *os.File // the program's mount, where it lies in /tmp
 	work    *os.File // the working directory's mount; the attempt's own where it is lent
 	rules   *os.File // the Landlock ruleset
 	proc    *ll.PathBeneathAttr
-	moved   []int
+	given   []*os.File // to the child
+	kept    int        // of these, the first that the job or its init keep
 }
 
 func (b *fastBuild) prepare() (err error) {
-	if b.attempt.plan.netns {
-		if b.network, err = b.fast.network(); err != nil {
-			return fmt.Errorf("make a network namespace: %w", err)
-		}
-	}
 	v := &b.spec.View
 	if b.tmp, err = newTmpfs(v.TmpMB, v.TmpFiles); err != nil {
 		return fmt.Errorf("make a private %s: %w", privateTmp, err)
@@ -367,19 +323,11 @@ func (b *fastBuild) prepare() (err error) {
 			return err
 		}
 	}
-	select {
-	case b.script = <-b.fast.scripts:
-		b.script.reset()
-	default:
-		if b.script, err = newScript(); err != nil {
-			return err
-		}
-	}
 	return b.landlock()
 }
 
-// release gives back what the attempt used, once its init is gone.
-func (b *fastBuild) release() {
+// close closes the agent's own handles of what the child was given.
+func (b *fastBuild) close() {
 	for _, f := range []*os.File{b.tmp, b.program, b.rules} {
 		if f != nil {
 			f.Close()
@@ -388,21 +336,10 @@ func (b *fastBuild) release() {
 	if b.work != nil && b.work != b.attempt.lent {
 		b.work.Close()
 	}
-	if b.network != nil {
-		select {
-		case b.fast.networks <- b.network:
-		default:
-			b.network.Close()
-		}
-	}
-	if b.script != nil {
-		select {
-		case b.fast.scripts <- b.script:
-		default:
-			b.script.free()
-		}
-	}
 }
+
+// number is the child's descriptor of what it is given.
+func (b *fastBuild) number(f *os.File) uintptr { return uintptr(slices.Index(b.given, f)) }
 
 // newTmpfs is a temporary filesystem that is mounted nowhere yet.
 func newTmpfs(mb, files int) (*os.File, error) {
@@ -454,7 +391,7 @@ func (b *fastBuild) landlock() error {
 		case b.attempt.dir.path:
 			err = handle(b.attempt.dir.File, true, rule.Access)
 		case "/proc":
-			b.proc = (*ll.PathBeneathAttr)(b.script.alloc(unsafe.Sizeof(ll.PathBeneathAttr{})))
+			b.proc = (*ll.PathBeneathAttr)(b.ready.script.alloc(unsafe.Sizeof(ll.PathBeneathAttr{})))
 			*b.proc = ll.PathBeneathAttr{AllowedAccess: rule.Access & files}
 		default:
 			err = addRule(fd, rule, files)
@@ -466,18 +403,10 @@ func (b *fastBuild) landlock() error {
 	return nil
 }
 
-// write writes the script. What a step needs, a later one may take away.
-func (b *fastBuild) write(descriptors []*os.File) {
-	s, a, v := b.script, b.attempt, &b.spec.View
+// write writes the rest of the script. What a step needs, a later one may take away.
+func (b *fastBuild) write(s *script) {
+	a, v := b.attempt, &b.spec.View
 	s.step = "namespaces"
-	template := b.fast.templates[0]
-	if a.plan.network == "all" {
-		template = b.fast.templates[1]
-	}
-	s.do(unix.SYS_SETNS, template.Fd(), unix.CLONE_NEWNS)
-	s.do(unix.SYS_UNSHARE, unix.CLONE_NEWNS|unix.CLONE_NEWIPC|unix.CLONE_NEWUTS)
-	s.do(unix.SYS_SETHOSTNAME, s.text(jobHost), uintptr(len(jobHost)))
-	s.do(unix.SYS_MOUNT, s.text("proc"), s.text("/proc"), s.text("proc"), quietMount|unix.MS_RDONLY, 0)
 	b.show(b.tmp, privateTmp)
 	s.do(unix.SYS_MOUNT, s.text(privateTmp), s.text("/dev/shm"), 0, unix.MS_BIND, 0).mode = may
 	if b.program != nil {
@@ -488,10 +417,6 @@ func (b *fastBuild) write(descriptors []*os.File) {
 		b.place(v.Work.Path, true)
 		b.show(b.work, v.Work.Path)
 	}
-	if b.network != nil {
-		s.step = "network"
-		s.do(unix.SYS_SETNS, b.network.Fd(), unix.CLONE_NEWNET)
-	}
 	s.step = "directory"
 	s.do(unix.SYS_CHDIR, s.text(a.dir.path))
 	s.step = "limits"
@@ -500,20 +425,8 @@ func (b *fastBuild) write(descriptors []*os.File) {
 		*limit = unix.Rlimit{Cur: l.Soft, Max: l.Hard}
 		s.do(unix.SYS_PRLIMIT64, 0, uintptr(l.Resource), uintptr(unsafe.Pointer(limit)), 0)
 	}
-	s.step = "start"
-	for to, f := range descriptors {
-		s.do(unix.SYS_DUP3, uintptr(high(f, &b.moved)), uintptr(to), 0)
-	}
-	s.do(unix.SYS_CLOSE_RANGE, uintptr(len(descriptors)), 1<<32-1, unix.CLOSE_RANGE_CLOEXEC)
-	s.do(unix.SYS_SETSID)
-
-	s.step = "capabilities"
-	s.do(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-	for c := uintptr(0); c <= lastCapability(); c++ {
-		s.do(unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, c, 0, 0, 0)
-	}
-	// From here on the job's descriptors have taken the low numbers.
-	rules := uintptr(high(b.rules, &b.moved))
+	s.do(unix.SYS_CLOSE_RANGE, uintptr(b.kept), 1<<32-1, unix.CLOSE_RANGE_CLOEXEC)
+	rules := b.number(b.rules)
 	s.step = "landlock"
 	if b.proc != nil {
 		open := s.do(unix.SYS_OPEN, s.text("/proc"), unix.O_PATH|unix.O_CLOEXEC)
@@ -540,14 +453,14 @@ func (b *fastBuild) write(descriptors []*os.File) {
 	if b.spec.Hashed {
 		flag = "h"
 	}
-	flag += strconv.Itoa(len(descriptors) - joinFD)
-	s.do(unix.SYS_EXECVEAT, uintptr(high(b.fast.init, &b.moved)), s.text(""), s.list(append([]string{flag}, b.spec.Argv...)...), s.list(b.spec.Env...), unix.AT_EMPTY_PATH)
+	flag += strconv.Itoa(b.kept - joinFD)
+	s.do(unix.SYS_EXECVEAT, b.number(b.fast.init), s.text(""), s.list(append([]string{flag}, b.spec.Argv...)...), s.list(b.spec.Env...), unix.AT_EMPTY_PATH)
 }
 
 func (b *fastBuild) show(f *os.File, path string) {
-	s := b.script
+	s := b.ready.script
 	at := unix.AT_FDCWD
-	s.do(unix.SYS_MOVE_MOUNT, f.Fd(), s.text(""), uintptr(at), s.text(path), unix.MOVE_MOUNT_F_EMPTY_PATH)
+	s.do(unix.SYS_MOVE_MOUNT, b.number(f), s.text(""), uintptr(at), s.text(path), unix.MOVE_MOUNT_F_EMPTY_PATH)
 }
 
 // place makes what a mount in the private /tmp needs.
@@ -555,7 +468,7 @@ func (b *fastBuild) place(path string, dir bool) {
 	if !within(privateTmp, path) {
 		return
 	}
-	s, made := b.script, privateTmp
+	s, made := b.ready.script, privateTmp
 	names := strings.Split(strings.TrimPrefix(path, privateTmp+"/"), "/")
 	for i, name := range names {
 		made = filepath.Join(made, name)

@@ -2,10 +2,7 @@
 
 package shell
 
-import (
-	"errors"
-	"os"
-)
+import "errors"
 
 // fastStart is written for amd64; elsewhere every attempt has a shim.
 type fastStart struct{}
@@ -14,8 +11,9 @@ func newFastStart(*system) (*fastStart, error) {
 	return nil, errors.New("the fast start is for amd64 only")
 }
 
-func (*fastStart) close()                           {}
-func (*fastStart) can(*attempt, *spec, *group) bool { return false }
-func (*fastStart) start(*attempt, *spec, *group, [3]*os.File) (*process, error) {
-	return nil, errors.New("no fast start")
+func (*fastStart) close()                               {}
+func (*fastStart) dismiss()                             {}
+func (*fastStart) can(*attempt, *spec, *hierarchy) bool { return false }
+func (*fastStart) launchOf(*attempt, *spec, *hierarchy) (launch, error) {
+	return launch{}, errors.New("no fast start")
 }

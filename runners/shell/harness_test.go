@@ -150,6 +150,16 @@ func stdout(t *testing.T, result runners.Result) string {
 	return out.Stdout
 }
 
+// awaitTrue returns once something holds that nobody tells of.
+func awaitTrue(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("it never came true that %s", what)
+		}
+	}
+}
+
 // awaitFile returns once the file is there.
 func awaitFile(t *testing.T, path string) {
 	t.Helper()

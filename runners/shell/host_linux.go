@@ -107,8 +107,10 @@ type process struct {
 	control *os.File
 	status  *os.File
 	kill    func()                      // the init
-	reap    func()                      // waits for it
-	report  func([]byte) (report, bool) // what it said, once it is reaped
+	over    func()                      // waits until it is gone
+	reap    func()                      // forgets it, once it is gone; it is not killed any more
+	early   func([]byte) bool           // tells from what it said that it alone is left, and ends; nil: it never says so
+	report  func([]byte) (report, bool) // what it said
 }
 
 // startShim starts this program again as a shim. kind is Host.Namespaces.
@@ -168,21 +170,44 @@ func startShim(kind string, s shimStart) (*process, error) {
 	_ = sendSpec(controlW, s.spec)
 	return &process{control: controlW, status: statusR,
 		kill: func() { _ = cmd.Process.Kill() },
-		reap: func() { _ = cmd.Wait() },
+		over: func() { _ = cmd.Wait() },
+		reap: func() {},
 		report: func(b []byte) (r report, ok bool) {
 			return r, json.Unmarshal(b, &r) == nil
 		}}, nil
 }
 
-// wait returns the report once the init and, in a PID namespace, everything
-// that it started is gone; ok is false without a report.
+// wait returns the report once, in a PID namespace, everything that the init
+// started is gone, and elsewhere the init itself; ok is false without a report.
 func (p *process) wait() (r report, ok bool) {
-	b, err := io.ReadAll(p.status)
-	p.reap()
+	b, err := p.hear()
+	if p.early == nil || !p.early(b) {
+		p.over()
+	}
 	p.control.Close()
 	p.status.Close()
 	if err != nil {
 		return r, false
 	}
 	return p.report(b)
+}
+
+// hear returns what the init says until it ends, or until what it said tells
+// that nothing else is left.
+func (p *process) hear() ([]byte, error) {
+	if p.early == nil {
+		return io.ReadAll(p.status)
+	}
+	var said []byte
+	for {
+		var b [64]byte
+		n, err := p.status.Read(b[:])
+		said = append(said, b[:n]...)
+		switch {
+		case errors.Is(err, io.EOF):
+			return said, nil
+		case err != nil || p.early(said):
+			return said, err
+		}
+	}
 }

@@ -26,6 +26,7 @@ type system struct {
 	filter         []unix.SockFilter // with sockets
 	filterNoSocket []unix.SockFilter
 	hide, block    []string // directories and files that no job sees
+	removals       sync.WaitGroup
 }
 
 func (sys *system) open(r *Runner) error {
@@ -68,6 +69,7 @@ func (sys *system) sweep(r *Runner) (int, error) {
 }
 
 func (sys *system) close() {
+	sys.removals.Wait()
 	if sys.fast != nil {
 		sys.fast.close()
 	}
@@ -81,20 +83,28 @@ func (sys *system) run(ctx context.Context, r *Runner, a *attempt) (outcome, err
 	if err != nil {
 		return outcome{}, err
 	}
-	g, err := sys.h.newGroup(a.name, a.policy)
+	l, err := sys.launchOf(r.host.Namespaces, a, &s)
 	if err != nil {
-		return outcome{}, fmt.Errorf("prepare the job's limits: %w", err)
+		return outcome{}, err
+	}
+	g := l.group
+	var p *process
+	defer func() { sys.takeAway(r, a, g, p) }()
+	if err := g.limit(a.policy); err != nil {
+		l.drop()
+		return outcome{}, err
 	}
 	pipes, err := openPipes(a)
 	if err != nil {
-		return outcome{}, errors.Join(err, g.remove())
+		l.drop()
+		return outcome{}, err
 	}
 	started := time.Now()
-	p, err := sys.launch(r.host.Namespaces, a, s, g, pipes.theirs)
+	p, err = l.start(pipes.theirs)
 	pipes.handOver()
 	if err != nil {
 		pipes.finish()
-		return outcome{}, errors.Join(err, g.remove())
+		return outcome{}, err
 	}
 	pipes.copy(a.input(), a.streams)
 
@@ -122,9 +132,6 @@ func (sys *system) run(ctx context.Context, r *Runner, a *attempt) (outcome, err
 	if a.policy.limits.DiskMB > 0 && !a.plan.namespaces {
 		o.disk = diskUse(a.tmp)
 	}
-	if err := g.remove(); err != nil {
-		r.opts.Log.Warn("a job's cgroup could not be removed", "job", a.call.Job.ID, "error", err)
-	}
 	if reported && report.Step != "" {
 		if o.ended != nil {
 			return outcome{}, fmt.Errorf("job %s was not started: %w", a.call.Job.ID, o.ended)
@@ -134,20 +141,47 @@ func (sys *system) run(ctx context.Context, r *Runner, a *attempt) (outcome, err
 	return o, nil
 }
 
-// launch starts the attempt's init, and by it the program: the fast way where
-// that can be had for this attempt, else by a shim.
-func (sys *system) launch(kind string, a *attempt, s spec, g *group, stdio [3]*os.File) (*process, error) {
-	if sys.fast != nil && sys.fast.can(a, &s, g) {
-		return sys.fast.start(a, &s, g, stdio)
+// launch is a cgroup for an attempt and the way to start its init there, which
+// starts the program: the fast one where that can be had for this attempt, else
+// by a shim.
+type launch struct {
+	group *group
+	start func(stdio [3]*os.File) (*process, error)
+	drop  func() // when it is not started
+}
+
+func (sys *system) launchOf(kind string, a *attempt, s *spec) (l launch, err error) {
+	if sys.fast != nil && sys.fast.can(a, s, sys.h) {
+		return sys.fast.launchOf(a, s, sys.h)
 	}
-	return startShim(kind, shimStart{
-		spec:    s,
-		pidns:   a.plan.namespaces,
-		netns:   a.plan.netns,
-		program: a.command.program,
-		join:    g.join,
-		lent:    a.lent,
-		stdio:   stdio,
+	if l.group, err = sys.h.newGroup(a.name); err != nil {
+		return l, fmt.Errorf("prepare the job's limits: %w", err)
+	}
+	l.drop = func() {}
+	l.start = func(stdio [3]*os.File) (*process, error) {
+		return startShim(kind, shimStart{
+			spec:    *s,
+			pidns:   a.plan.namespaces,
+			netns:   a.plan.netns,
+			program: a.command.program,
+			join:    l.group.join,
+			lent:    a.lent,
+			stdio:   stdio,
+		})
+	}
+	return l, nil
+}
+
+// takeAway sees an attempt's init off, if one was started, and removes its
+// cgroup, in which nothing else runs any more. Nobody waits for that but close.
+func (sys *system) takeAway(r *Runner, a *attempt, g *group, p *process) {
+	sys.removals.Go(func() {
+		if p != nil {
+			p.reap()
+		}
+		if err := g.remove(); err != nil {
+			r.opts.Log.Warn("a job's cgroup could not be removed", "job", a.call.Job.ID, "error", err)
+		}
 	})
 }
 
@@ -380,15 +414,17 @@ func kill(a *attempt, p *process, g *group) {
 // over. It looks as often as the limit could be reached on all processors.
 func (s *supervisor) watch(cpuSeconds float64, g *group, exceeded chan<- struct{}) {
 	const usual, shortest = time.Second, 10 * time.Millisecond
-	_, exactPeak := g.peak()
+	exactPeak := g.countsPeak()
 	next := func() time.Duration {
 		wait := usual
 		if g.has("memory") && !exactPeak {
 			wait = 50 * time.Millisecond // the samples are all there is (before Linux 5.19)
 		}
-		if used, ok := g.cpu(); ok && cpuSeconds > 0 {
-			left := (cpuSeconds - used.Seconds()) / float64(runtime.NumCPU())
-			wait = min(wait, max(shortest, time.Duration(left*float64(time.Second))))
+		if cpuSeconds > 0 {
+			if used, ok := g.cpu(); ok {
+				left := (cpuSeconds - used.Seconds()) / float64(runtime.NumCPU())
+				wait = min(wait, max(shortest, time.Duration(left*float64(time.Second))))
+			}
 		}
 		return wait
 	}
@@ -405,9 +441,11 @@ func (s *supervisor) watch(cpuSeconds float64, g *group, exceeded chan<- struct{
 			s.samples.count++
 			s.samples.peak = max(s.samples.peak, now)
 		}
-		if used, ok := g.cpu(); ok && cpuSeconds > 0 && used.Seconds() >= cpuSeconds {
-			close(exceeded)
-			return
+		if cpuSeconds > 0 {
+			if used, ok := g.cpu(); ok && used.Seconds() >= cpuSeconds {
+				close(exceeded)
+				return
+			}
 		}
 		timer.Reset(next())
 	}

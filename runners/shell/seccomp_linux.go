@@ -1,13 +1,13 @@
 package shell
 
 import (
+	"cmp"
 	"fmt"
-	"maps"
 	"runtime"
 	"slices"
+	"syscall"
 	"unsafe"
 
-	"github.com/elastic/go-seccomp-bpf"
 	"github.com/elastic/go-seccomp-bpf/arch"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
@@ -49,6 +49,16 @@ var hidden = []string{"clone3", "openat2"}
 const newNamespaces = unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC |
 	unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWNET
 
+// A rule of the filter: the calls of one number, all of them or those whose
+// arguments have one of the bits of each mask, end with an errno.
+type callRule struct {
+	number uint32
+	errno  syscall.Errno
+	masks  []argumentMask
+}
+
+type argumentMask struct{ argument, bits uint32 }
+
 // syscallFilter assembles the filter of an attempt. With blockSockets no
 // socket can be made but a connected pair.
 func syscallFilter(blockSockets bool) ([]unix.SockFilter, error) {
@@ -56,54 +66,42 @@ func syscallFilter(blockSockets bool) ([]unix.SockFilter, error) {
 	if err != nil {
 		return nil, err
 	}
-	denied := seccomp.SyscallGroup{Action: seccomp.ActionErrno | seccomp.Action(unix.EPERM)}
+	var rules []callRule
+	on := func(name string, errno syscall.Errno, masks ...argumentMask) {
+		if number, ok := info.SyscallNames[name]; ok {
+			rules = append(rules, callRule{uint32(number), errno, masks})
+		}
+	}
 	for _, name := range forbiddenCalls {
-		if _, ok := info.SyscallNames[name]; ok {
-			denied.Names = append(denied.Names, name)
-		}
-	}
-	conditional := seccomp.SyscallGroup{Action: denied.Action, NamesWithCondtions: []seccomp.NameWithConditions{
-		{Name: "clone", Conditions: seccomp.ArgumentConditions{{Argument: 0, Operation: seccomp.BitsSet, Value: newNamespaces}}},
-	}}
-	on := func(name string, conditions ...seccomp.Condition) {
-		if _, ok := info.SyscallNames[name]; ok {
-			conditional.NamesWithCondtions = append(conditional.NamesWithCondtions,
-				seccomp.NameWithConditions{Name: name, Conditions: conditions})
-		}
-	}
-	const setID = unix.S_ISUID | unix.S_ISGID
-	for _, name := range slices.Sorted(maps.Keys(modes)) {
-		mode := modes[name]
-		on(name, seccomp.Condition{Argument: mode, Operation: seccomp.BitsSet, Value: setID})
-	}
-	for _, name := range slices.Sorted(maps.Keys(creating)) {
-		mode := creating[name]
-		on(name, seccomp.Condition{Argument: mode - 1, Operation: seccomp.BitsSet, Value: unix.O_CREAT | unix.O_TMPFILE&^unix.O_DIRECTORY},
-			seccomp.Condition{Argument: mode, Operation: seccomp.BitsSet, Value: setID})
+		on(name, unix.EPERM)
 	}
 	if blockSockets {
-		denied.Names = append(denied.Names, "socket")
+		on("socket", unix.EPERM)
 	}
-	policy := seccomp.Policy{
-		DefaultAction: seccomp.ActionAllow,
-		Syscalls: []seccomp.SyscallGroup{
-			denied,
-			conditional,
-			{Action: seccomp.ActionErrno | seccomp.Action(unix.ENOSYS), Names: hidden},
-		},
+	on("clone", unix.EPERM, argumentMask{0, newNamespaces})
+	const setID = unix.S_ISUID | unix.S_ISGID
+	for name, mode := range modes {
+		on(name, unix.EPERM, argumentMask{mode, setID})
 	}
-	program, err := policy.Assemble()
-	if err != nil {
-		return nil, err
+	for name, mode := range creating {
+		on(name, unix.EPERM, argumentMask{mode - 1, unix.O_CREAT | unix.O_TMPFILE&^unix.O_DIRECTORY}, argumentMask{mode, setID})
 	}
-	// Calls of another architecture (int 0x80) would pass a list of this
-	// one's numbers.
-	program = append([]bpf.Instruction{
+	for _, name := range hidden {
+		on(name, unix.ENOSYS)
+	}
+	slices.SortFunc(rules, func(a, b callRule) int { return cmp.Compare(a.number, b.number) })
+	program := []bpf.Instruction{
+		// Calls of another architecture (int 0x80) would pass a list of this
+		// one's numbers, and so would those of x32.
 		bpf.LoadAbsolute{Off: 4, Size: 4},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(info.ID), SkipTrue: 1},
 		bpf.RetConstant{Val: unix.SECCOMP_RET_KILL_PROCESS},
-	}, program...)
-	raw, err := bpf.Assemble(program)
+		bpf.LoadAbsolute{Off: 0, Size: 4},
+	}
+	if info.ID == arch.X86_64.ID {
+		program = append(program, bpf.JumpIf{Cond: bpf.JumpGreaterOrEqual, Val: uint32(arch.X32.SeccompMask), SkipFalse: 1}, refuse(unix.ENOSYS))
+	}
+	raw, err := bpf.Assemble(append(program, search(spans(rules))...))
 	if err != nil {
 		return nil, fmt.Errorf("assemble seccomp filter: %w", err)
 	}
@@ -112,6 +110,63 @@ func syscallFilter(blockSockets bool) ([]unix.SockFilter, error) {
 		filter[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
 	}
 	return filter, nil
+}
+
+func refuse(errno syscall.Errno) bpf.Instruction {
+	return bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(errno)}
+}
+
+var permit = bpf.RetConstant{Val: unix.SECCOMP_RET_ALLOW}
+
+// span is a run of numbers that are judged alike, up to where the next one begins.
+type span struct {
+	from  uint32
+	judge []bpf.Instruction
+}
+
+// spans covers all numbers.
+func spans(rules []callRule) []span {
+	list := []span{{0, []bpf.Instruction{permit}}}
+	for _, r := range rules {
+		judge := r.judge()
+		switch last := &list[len(list)-1]; {
+		case last.from == r.number: // right behind the rule before, so nothing lies between
+			last.judge = judge
+			if before := len(list) - 2; before >= 0 && slices.Equal(list[before].judge, judge) {
+				list = list[:before+1]
+			}
+		default:
+			list = append(list, span{r.number, judge})
+		}
+		list = append(list, span{r.number + 1, []bpf.Instruction{permit}})
+	}
+	return list
+}
+
+// search finds the span of the loaded number by halves: the kernel tries every
+// number there is when it takes a filter, for each attempt anew.
+func search(spans []span) []bpf.Instruction {
+	if len(spans) == 1 {
+		return spans[0].judge
+	}
+	half := len(spans) / 2
+	low, high := search(spans[:half]), search(spans[half:])
+	at := spans[half].from
+	if len(low) > 255 { // more than a condition can jump
+		return slices.Concat([]bpf.Instruction{bpf.JumpIf{Cond: bpf.JumpLessThan, Val: at, SkipTrue: 1}, bpf.Jump{Skip: uint32(len(low))}}, low, high)
+	}
+	return slices.Concat([]bpf.Instruction{bpf.JumpIf{Cond: bpf.JumpGreaterOrEqual, Val: at, SkipTrue: uint8(len(low))}}, low, high)
+}
+
+// judge is what becomes of a call that the rule is for.
+func (r callRule) judge() []bpf.Instruction {
+	var program []bpf.Instruction
+	for _, m := range r.masks {
+		// The bits are among the argument's lower half (little endian).
+		program = append(program, bpf.LoadAbsolute{Off: 16 + 8*m.argument, Size: 4},
+			bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: m.bits, SkipTrue: 1}, permit)
+	}
+	return append(program, refuse(r.errno))
 }
 
 // applyFilter filters the calling thread and all that it starts, which must

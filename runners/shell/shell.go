@@ -35,13 +35,16 @@ type Options struct {
 	Hide []string
 }
 
+// attempts numbers those of all runners of the process: their cgroups are in the
+// same directories.
+var attempts atomic.Uint64
+
 // Runner runs shell jobs. Make it with New.
 type Runner struct {
 	opts Options
 	host Host
 	base string // of the temporary directories
 	sys  system
-	seq  atomic.Uint64
 
 	mu      sync.Mutex
 	closed  bool
@@ -178,7 +181,7 @@ func (a *attempt) close() {
 
 // prepare checks a call against the policy and the host. It starts nothing.
 func (r *Runner) prepare(ctx context.Context, call runners.Call) (_ *attempt, err error) {
-	a := &attempt{call: call, host: r.host, name: strconv.FormatUint(r.seq.Add(1), 10)}
+	a := &attempt{call: call, host: r.host, name: strconv.FormatUint(attempts.Add(1), 10)}
 	defer func() {
 		if err != nil {
 			a.close()

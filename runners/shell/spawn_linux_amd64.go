@@ -84,11 +84,12 @@ type op struct {
 }
 
 // The modes of an op: any error ends the child; none does; its result is a
-// descriptor that a later op needs.
+// descriptor that a later op needs; nothing ends it as an error does.
 const (
 	must = iota
 	may
 	store
+	some
 )
 
 const (

@@ -43,6 +43,10 @@ next:
 	JEQ	step
 	CMPQ	AX, $0
 	JLT	fail
+	JNE	descriptor
+	CMPQ	56(BX), $3		// nothing is not enough
+	JEQ	fail
+descriptor:
 	CMPQ	56(BX), $2		// a descriptor, which a later call needs
 	JNE	step
 	MOVQ	72(BX), R12
@@ -66,13 +70,16 @@ fail:
 //   - starts the program of descriptor 5 in a session of its own;
 //   - sends SIGTERM to all when a byte comes by descriptor 3, and ends when
 //     that is closed, with which the kernel kills whatever is left;
-//   - reaps, and when the program has ended says so and ends.
+//   - reaps, and when the program has ended kills and reaps what it left, says
+//     so, and ends.
 // What it says, by descriptor 4, are two numbers of 32 bits: 1 and an errno
-// where the program could not be started, 2 and the wait status where it
-// ended, 3 and an errno where a cgroup could not be entered.
+// where the program could not be started, 2 and the wait status where it ended
+// and nothing of its tree is left, 3 and an errno where a cgroup could not be
+// entered.
 //
 // R12: the stack's beginning; below it, to -512, is scratch. R13: argv.
-// R14: envp, later the program's pid. R15: argv[0]. BX: the signalfd.
+// R14: envp, later the program's pid. R15: argv[0], later the wait status. BX:
+// the signalfd.
 TEXT ·initCode(SB),NOSPLIT|NOFRAME,$0-0
 	MOVQ	SP, R12
 	LEAQ	8(R12), R13
@@ -234,8 +241,22 @@ reap:
 	JLE	wait
 	CMPQ	AX, R14
 	JNE	reap
+	MOVL	-256(R12), R15
+empty:
+	MOVQ	$62, AX			// kill(-1, SIGKILL)
+	MOVQ	$-1, DI
+	MOVQ	$9, SI
+	SYSCALL
+	MOVQ	$61, AX			// wait4(-1, 0, 0, 0), as long as there is anybody
+	MOVQ	$-1, DI
+	XORQ	SI, SI
+	XORQ	DX, DX
+	XORQ	R10, R10
+	SYSCALL
+	CMPQ	AX, $0
+	JGT	empty
 	MOVQ	$2, R8
-	MOVL	-256(R12), AX
+	MOVL	R15, AX
 say:
 	MOVL	R8, -512(R12)
 	MOVL	AX, -508(R12)

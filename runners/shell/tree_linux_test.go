@@ -29,6 +29,10 @@ func processesWith(text string) []string {
 // left something.
 func wantNothingLeft(t *testing.T, r *Runner) {
 	t.Helper()
+	r.sys.removals.Wait()
+	if r.sys.fast != nil {
+		r.sys.fast.dismiss() // what waits for attempts is no leftover
+	}
 	for _, root := range r.sys.h.roots() {
 		for _, name := range entries(root, "") {
 			if isDir(filepath.Join(root, name)) {
@@ -61,6 +65,27 @@ func TestDaemonsDieWithTheProgram(t *testing.T) {
 		mustRun(t, r, call)
 		if left := processesWith(daemon); len(left) > 0 {
 			t.Errorf("%s: still running: %v", level, left)
+		}
+	}
+	wantNothingLeft(t, r)
+}
+
+// Nothing of the attempt's pipes is held by what is left here: nothing else waits
+// for its end.
+func TestNothingOfTheTreeIsLeftWhenTheResultIsThere(t *testing.T) {
+	need(t, bash)
+	r := newRunner(t)
+	for i, level := range levels(t, r) {
+		call := newCall(t)
+		call.Service.SecurityPolicy.Isolation = level
+		call.Service.SecurityPolicy.AllowedCommands = []string{bash}
+		seconds := fmt.Sprintf("8639%d.%d", i, os.Getpid())
+		write(t, call, "run.sh", "for i in {1..40}; do setsid sleep "+seconds+" <&- >&- 2>&- & done; exit 0", 0o644)
+		for range 5 {
+			mustRun(t, r, call)
+			if left := processesWith("sleep\x00" + seconds); len(left) > 0 {
+				t.Errorf("%s: %d processes are left, %q among them", level, len(left), left[0])
+			}
 		}
 	}
 	wantNothingLeft(t, r)
@@ -150,6 +175,21 @@ func TestClosedRunnerStartsNothing(t *testing.T) {
 	if _, err := r.Run(t.Context(), newCall(t, "argv")); err == nil {
 		t.Error("a closed runner ran a job")
 	}
+}
+
+func TestTwoRunnersOfAProcessDoNotMeetInTheirGroups(t *testing.T) {
+	var all sync.WaitGroup
+	for range 2 {
+		r := newRunner(t)
+		for range 20 {
+			all.Go(func() {
+				if _, err := r.Run(t.Context(), newCall(t, "argv")); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+	all.Wait()
 }
 
 func BenchmarkJob(b *testing.B) {
