@@ -13,8 +13,9 @@ const whoSQL = `
 SELECT current_database(), current_user, now(),
        pg_is_in_recovery() OR current_setting('transaction_read_only')::bool`
 
+// The operators' role has UPDATE on the columns of a switch alone.
 const privilegeSQL = `
-SELECT has_table_privilege('jobs.tb_execution_type', 'UPDATE'), has_table_privilege('jobs.tb_audit', 'INSERT')`
+SELECT has_any_column_privilege('jobs.tb_execution_type', 'UPDATE'), has_table_privilege('jobs.tb_audit', 'INSERT')`
 
 const agentsAliveSQL = `
 SELECT count(*), coalesce(sum(running), 0),

@@ -210,16 +210,16 @@ func (r Rollout) advance(ctx context.Context, tx pgx.Tx, by jobs.By) (Rollout, e
 	}
 	switch {
 	case done.all() >= judgeSuccessFrom && success < r.LeastSuccess:
-		return r.end(ctx, tx, by, "stopped", fmt.Sprintf("success %.1f %% of %d jobs is below %.1f %%", 100*success, done.all(), 100*r.LeastSuccess))
+		return r.end(ctx, tx, by, "stopped", fmt.Sprintf("success %.1f %% of %d attempts is below %.1f %%", 100*success, done.all(), 100*r.LeastSuccess))
 	case r.MostP95 != nil && done.all() >= judgeP95From && p95.Seconds() > *r.MostP95:
-		return r.end(ctx, tx, by, "stopped", fmt.Sprintf("p95 %s of %d jobs is above %s", p95.Round(time.Millisecond), done.all(),
+		return r.end(ctx, tx, by, "stopped", fmt.Sprintf("p95 %s of %d attempts is above %s", p95.Round(time.Millisecond), done.all(),
 			time.Duration(*r.MostP95*float64(time.Second))))
 	case done.all() < int64(r.Jobs):
 		return r, nil
 	case r.Stage == "hundred" && len(r.Held) > 0:
 		return r.stage(ctx, tx, by, "all")
 	}
-	return r.end(ctx, tx, by, "passed", fmt.Sprintf("success %.1f %% of %d jobs, p95 %s", 100*success, done.all(), p95.Round(time.Millisecond)))
+	return r.end(ctx, tx, by, "passed", fmt.Sprintf("success %.1f %% of %d attempts, p95 %s", 100*success, done.all(), p95.Round(time.Millisecond)))
 }
 
 func (r Rollout) canary(ctx context.Context, tx pgx.Tx, by jobs.By) (Rollout, error) {

@@ -59,7 +59,7 @@ func TestARolloutGoesFromACanaryToAllServices(t *testing.T) {
 		t.Errorf("still off: %s", got)
 	}
 	ended(t, db, "second", jobs.Shell, 100, 0, time.Millisecond)
-	if r := advance(t, db, "passed", "all"); !strings.Contains(r.Outcome, "success 100.0 % of 100 jobs") {
+	if r := advance(t, db, "passed", "all"); !strings.Contains(r.Outcome, "success 100.0 % of 100 attempts") {
 		t.Error(r.Outcome)
 	}
 }

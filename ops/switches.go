@@ -38,7 +38,7 @@ func planSwitch(ctx context.Context, db jobs.Beginner, types []jobs.ExecutionTyp
 		if !slices.Contains(types, s.Type) {
 			continue
 		}
-		t := TypePlan{Type: s.Type, Already: s.Enabled == enable, Running: q.running[s.Type]}
+		t := TypePlan{Type: s.Type, Switch: s, Already: s.Enabled == enable, Running: q.running[s.Type]}
 		for _, l := range q.lanes {
 			if l.Type == s.Type {
 				t.Pending += l.Waiting

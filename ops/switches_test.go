@@ -18,6 +18,9 @@ func TestSwitchPlanSaysWhatIsHeldAndChangesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []TypePlan{{Type: jobs.Shell, Pending: 7, Services: 2}, {Type: jobs.Docker}}
+	for i := range p.Types {
+		p.Types[i].Switch = jobs.Switch{}
+	}
 	if len(p.Types) != 2 || p.Types[0] != want[0] || p.Types[1] != want[1] || p.NeedsForce {
 		t.Errorf("plan: %+v", p)
 	}
@@ -49,7 +52,7 @@ func TestSwitchChangesEachTypeOnceAndIsAudited(t *testing.T) {
 		t.Errorf("%d rows in the audit log, want 2 (%v)", n, err)
 	}
 	p, err := PlanSwitch(t.Context(), db, types, false)
-	if err != nil || !p.Types[0].Already {
+	if err != nil || !p.Types[0].Already || p.Types[0].Switch.ChangedBy != "anna" || p.Types[0].Switch.Reason != "why not" {
 		t.Errorf("plan after the switch: %+v, %v", p, err)
 	}
 	if o, err := GetOverview(t.Context(), db); err != nil || !o.MultiExecution {

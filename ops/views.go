@@ -193,8 +193,9 @@ type SwitchPlan struct {
 // TypePlan is one type of a SwitchPlan.
 type TypePlan struct {
 	Type          jobs.ExecutionType
-	Already       bool  // it stands so already
-	Pending       int64 // jobs that will be held or let go; capped at WaitingCap for each service
+	Switch        jobs.Switch // as it stands
+	Already       bool        // it stands so already
+	Pending       int64       // jobs that will be held or let go; capped at WaitingCap for each service
 	PendingCapped bool
 	Running       int64 // jobs that go on to their end
 	Services      int   // with waiting jobs

@@ -39,7 +39,7 @@ func advanced() []check {
 		derived("no-breaking-change", "Zero breaking changes", "The schema is whole, the application's INSERT works, and its jobs do as well as before.",
 			"schema valid, the old INSERT works, existing jobs process", []string{"schema-valid", "no-application-change", "jobs-process"}, "Zero breaking changes to existing functionality"),
 		{phase: 4, needs: []string{"jobs-process"}, WalkStep: WalkStep{ID: "performance", Title: "Performance", Guide: []string{"Performance meets or exceeds baseline"},
-			Why: "HTTP jobs of the last hour against the time before the migration.", Command: "specql-tui benchmark --services A B"}, look: performanceEvidence},
+			Why: "HTTP jobs of the last hour against the time before the migration.", Command: "specql-tui queue-status"}, look: performanceEvidence},
 		sign("tests", "All tests passing", "The application's own tests are run by its team.", "All tests passing"),
 		sign("monitoring", "Monitoring and alerting", "Somebody must be woken when it matters.", "Monitoring and alerting configured"),
 		sign("team", "Team trained", "Who is on call must have used the console.", "Support team trained on new execution types", "Team trained and documentation updated"),
@@ -89,8 +89,9 @@ func rehearsedEvidence(f *walkFacts) []Evidence {
 
 func performanceEvidence(f *walkFacts) []Evidence {
 	c := f.hour.types[jobs.HTTP]
-	if c.completed+c.failed == 0 {
+	n := totals{c.completed, f.dead[jobs.HTTP].hour}
+	if n.all() == 0 {
 		return []Evidence{note("no HTTP job ended in the last hour; the last 24 hours are compared in phase 1")}
 	}
-	return f.againstBefore(totals{c.completed, c.failed}, c.all.Quantile(0.95))
+	return f.againstBefore(n, c.all.Quantile(0.95))
 }

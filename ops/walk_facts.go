@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -40,7 +41,8 @@ type walkFacts struct {
 	switches  map[jobs.ExecutionType]jobs.Switch
 	day       *figures // of the last 24 hours
 	hour      *figures
-	ever      map[jobs.ExecutionType]totals
+	ever      map[jobs.ExecutionType]totals // jobs that ended for good since the migration
+	dead      map[jobs.ExecutionType]dead
 	before    *baseline
 	rollbacks []Rollback
 	rollouts  []Rollout
@@ -65,9 +67,13 @@ type hostCheck struct {
 	Advice string `json:"advice"`
 }
 
+// totals are jobs, each by what came of it in the end.
 type totals struct{ completed, failed int64 }
 
 func (t totals) all() int64 { return t.completed + t.failed }
+
+// dead are jobs without a try left, by when the last one failed.
+type dead struct{ hour, day, sinceMigration int64 }
 
 // baseline is how jobs did before the migration.
 type baseline struct {
@@ -78,7 +84,7 @@ type baseline struct {
 }
 
 func readFacts(ctx context.Context, db *pgxpool.Pool, version string) (*walkFacts, error) {
-	f := &walkFacts{version: version, signed: map[string]SignOff{}, hosts: map[jobs.ID]hostFacts{}, ever: map[jobs.ExecutionType]totals{},
+	f := &walkFacts{version: version, signed: map[string]SignOff{}, hosts: map[jobs.ID]hostFacts{}, ever: map[jobs.ExecutionType]totals{}, dead: map[jobs.ExecutionType]dead{},
 		lanes: map[string]jobs.LaneSwitch{}, switches: map[jobs.ExecutionType]jobs.Switch{}}
 	pooled, err := db.Acquire(ctx)
 	if err != nil {
@@ -140,7 +146,7 @@ SELECT coalesce(array_agg(p.privilege || ' on jobs.' || p.name ORDER BY p.name, 
   FROM (VALUES ('tb_job_run', 'SELECT'), ('tb_job_run', 'UPDATE'), ('tb_execution_type', 'UPDATE'), ('tb_lane', 'UPDATE'),
                ('tb_agent', 'SELECT'), ('tb_agent', 'UPDATE'), ('tb_audit', 'INSERT'), ('tb_job_metric', 'SELECT'),
                ('tb_rollback', 'INSERT'), ('tb_rollout', 'INSERT'), ('tb_migration_step', 'INSERT')) AS p(name, privilege)
- WHERE NOT has_table_privilege('jobs.' || p.name, p.privilege)`
+ WHERE NOT has_any_column_privilege('jobs.' || p.name, p.privilege)`
 
 func (f *walkFacts) readPrivileges(ctx context.Context, conn *pgx.Conn) error {
 	sql := migrateNeedsSQL
@@ -216,9 +222,7 @@ func (f *walkFacts) readRegistry(ctx context.Context, conn *pgx.Conn) (err error
 		}
 		f.patterns, _ = registry.FindPatterns(v.File, []byte(f.document)) // what cannot be read is among the faults
 		f.config = registry.Sketch(v.File, []byte(f.document), v.Environment)
-		// Values of variables are the agents' affair: here each counts as set.
-		_, f.faults = registry.Parse(v.File, []byte(f.document), registry.Options{Env: v.Environment,
-			LookupEnv: func(name string) (string, bool) { return "set", true }})
+		f.faults = storedFaults(v.File, []byte(f.document), v.Environment)
 	}
 	lanes, err := jobs.LaneSwitches(ctx, conn)
 	if err != nil {
@@ -234,20 +238,51 @@ func (f *walkFacts) readRegistry(ctx context.Context, conn *pgx.Conn) (err error
 	return err
 }
 
-const everSQL = `SELECT execution_type, sum(completed)::bigint, sum(failed)::bigint FROM jobs.tb_job_metric GROUP BY 1`
+// storedFaults are those of a registry that agents applied, without what depends
+// on their variables and secrets: these values are nobody's here.
+func storedFaults(file string, document []byte, env string) registry.Diagnostics {
+	_, faults := registry.Parse(file, document, registry.Options{Env: env,
+		LookupEnv:  func(string) (string, bool) { return "", false },
+		ReadSecret: func(path string) ([]byte, error) { return nil, errors.New("a secret of the agents") }})
+	return slices.DeleteFunc(faults, func(d registry.Diagnostic) bool { return d.Code == registry.CodeUnsetVariable })
+}
+
+const (
+	everSQL = `SELECT execution_type, sum(completed)::bigint FROM jobs.tb_job_metric GROUP BY 1`
+
+	// The metrics count attempts. A job that did well at its second one did well.
+	deadSQL = `
+SELECT execution_type, count(*) FILTER (WHERE updated_at > $2::timestamptz - interval '1 hour'),
+       count(*) FILTER (WHERE updated_at > $2::timestamptz - interval '1 day'), count(*)
+  FROM jobs.tb_job_run
+ WHERE status = 'failed' AND retry_at IS NULL AND execution_type = ANY (SELECT execution_type FROM jobs.tb_execution_type)
+   AND updated_at >= $1
+ GROUP BY 1`
+)
 
 func (f *walkFacts) readFigures(ctx context.Context, conn *pgx.Conn) error {
 	f.day, f.hour = newFigures(f.now, MaxWindow), newFigures(f.now, time.Hour)
 	if err := errors.Join(f.day.read(ctx, conn), f.hour.read(ctx, conn)); err != nil {
 		return err
 	}
+	var t jobs.ExecutionType
+	var n int64
 	rows, err := conn.Query(ctx, everSQL)
 	if err != nil {
 		return err
 	}
-	var t jobs.ExecutionType
-	var n totals
-	_, err = pgx.ForEachRow(rows, []any{&t, &n.completed, &n.failed}, func() error { f.ever[t] = n; return nil })
+	if _, err = pgx.ForEachRow(rows, []any{&t, &n}, func() error { f.ever[t] = totals{completed: n}; return nil }); err != nil || f.since == nil {
+		return err
+	}
+	var d dead
+	if rows, err = conn.Query(ctx, deadSQL, *f.since, f.now); err != nil {
+		return err
+	}
+	_, err = pgx.ForEachRow(rows, []any{&t, &d.hour, &d.day, &d.sinceMigration}, func() error {
+		f.dead[t] = d
+		f.ever[t] = totals{f.ever[t].completed, d.sinceMigration}
+		return nil
+	})
 	return err
 }
 

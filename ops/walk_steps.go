@@ -72,7 +72,7 @@ func infrastructure() []check {
 			Why: "Deprecated and risky patterns are easier to mend now than later.", Command: "specql-tui migration-check registry/service_registry.yaml --fix"},
 			look: patternEvidence},
 		{phase: 1, needs: []string{"agents"}, WalkStep: WalkStep{ID: "jobs-process", Title: "Existing jobs process", Guide: []string{"Existing jobs still process correctly"},
-			Why: "HTTP jobs must do as well as in the hour before the migration.", Command: "specql-tui profile --service NAME"},
+			Why: "HTTP jobs must do as well as in the hour before the migration.", Command: "specql-tui queue-status"},
 			look: processEvidence},
 		{phase: 1, needs: []string{"schema"}, WalkStep: WalkStep{ID: "no-application-change", Title: "No application change", Guide: []string{"No application code changes required"},
 			Why: "The application's INSERT from before the migration must go on working, unchanged."}, look: insertEvidence},
@@ -203,7 +203,7 @@ func processEvidence(f *walkFacts) []Evidence {
 			wrong("%s ended since the migration, none of them well", plural(int(n.failed), "HTTP job")))}
 	}
 	all := []Evidence{ok("%s completed since the migration", plural(int(n.completed), "HTTP job"))}
-	return append(all, f.againstBefore(totals{c.completed, c.failed}, c.all.Quantile(0.95))...)
+	return append(all, f.againstBefore(totals{c.completed, f.dead[jobs.HTTP].day}, c.all.Quantile(0.95))...)
 }
 
 // againstBefore compares with how jobs did before the migration.

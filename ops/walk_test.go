@@ -4,6 +4,7 @@ package ops
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -56,6 +57,13 @@ func httpOnly(t *testing.T) *pgxpool.Pool {
 		_, err = conn.PgConn().Exec(ctx, appschema.HTTPOnly).ReadAll()
 		return err
 	}}))
+}
+
+// died adds jobs whose last attempt has failed.
+func died(t *testing.T, db *pgxpool.Pool, service string, typ jobs.ExecutionType, n int) {
+	t.Helper()
+	exec(t, db, `INSERT INTO jobs.tb_job_run (identifier, service_name, operation, execution_type, status, attempts, max_attempts, started_at, completed_at)
+		SELECT gen_random_uuid()::text, $1, 'op', $2, 'failed', 3, 3, now(), now() FROM generate_series(1, $3)`, service, typ, n)
 }
 
 func TestEveryItemOfTheGuidesChecklistsIsAStep(t *testing.T) {
@@ -159,13 +167,14 @@ func TestTheWalkFollowsItsEvidenceForthAndBack(t *testing.T) {
 		t.Errorf("the source line: %+v", text)
 	}
 	ended(t, db, "pay", jobs.HTTP, 50, 0, 20*time.Millisecond)
-	ended(t, db, "script", jobs.Shell, 99, 1, 20*time.Millisecond)
+	ended(t, db, "script", jobs.Shell, 99, 40, 20*time.Millisecond) // failed attempts; what counts is how jobs end
+	died(t, db, "script", jobs.Shell, 1)
 	w = walk(t, db)
 	for id, want := range map[string]StepState{"jobs-process": StepDone, "canary:shell": StepDone, "hundred:shell": StepDone, "types-tested": StepDone} {
 		wantState(t, w, id, want)
 	}
 	// And back.
-	ended(t, db, "script", jobs.Shell, 0, 20, 20*time.Millisecond)
+	died(t, db, "script", jobs.Shell, 20)
 	exec(t, db, `UPDATE jobs.tb_agent SET variables = '{}', cannot = '{"script": "no landlock here"}' WHERE id = $1`, agent)
 	w = walk(t, db)
 	for id, want := range map[string]StepState{"service:pay": StepFailed, "ready:shell": StepFailed, "hundred:shell": StepBlocked, "types-tested": StepBlocked} {
@@ -188,6 +197,8 @@ func TestJobsThatDoWorseThanBeforeTheMigrationFailTheStep(t *testing.T) {
 	wantState(t, walk(t, db), "jobs-process", StepDone)
 	exec(t, db, `DELETE FROM jobs.tb_job_run`) // what was measured once is kept
 	ended(t, db, "pay", jobs.HTTP, 0, 10, 25*time.Millisecond)
+	wantState(t, walk(t, db), "jobs-process", StepDone) // they are tried again
+	died(t, db, "pay", jobs.HTTP, 10)
 	w := walk(t, db)
 	wantState(t, w, "jobs-process", StepFailed)
 	wantState(t, w, "no-breaking-change", StepBlocked)
@@ -256,4 +267,28 @@ func TestPhaseFourIsDoneByFallbackAndRehearsal(t *testing.T) {
 	w = walk(t, db)
 	wantState(t, w, "rollback", StepDone)
 	wantState(t, w, "enabled:shell", StepDone)
+}
+
+func TestVariablesOfTheAgentsAreNoFaultsOfAStoredRegistry(t *testing.T) {
+	const document = `services:
+  - name: payments
+    type: payment
+    category: financial
+    execution_type: http
+    runner_config: { base_url: "${SHOP}", timeout: "${SECONDS}", auth_type: bearer, auth_config: { token_env_var: TOKEN } }
+    operations: [{ name: charge, input_schema: { amount: integer }, output_schema: { id: string } }]
+  - name: reports
+    type: script
+    category: automation
+    execution_type: shell
+    runner_config: { working_directory: "${SCRIPTS}", base_url: "${SHOP}", environment: { KEY: "${file:/run/secrets/key}" } }
+    security_policy: { allowed_commands: ["/usr/bin/true"], resource_limits: { cpu_cores: 1, memory_mb: 64, timeout_seconds: "${SECONDS}" } }
+    operations: [{ name: summary, command: [%s], input_schema: { day: integer }, output_schema: { rows: integer } }]
+`
+	if faults := storedFaults("registry.yaml", fmt.Appendf(nil, document, "/usr/bin/true"), ""); len(faults) > 0 {
+		t.Errorf("faults of a good registry: %v", faults)
+	}
+	if faults := storedFaults("registry.yaml", fmt.Appendf(nil, document, "/usr/bin/false"), ""); len(faults) != 1 || faults[0].Code != registry.CodeNotAllowed {
+		t.Errorf("faults of a program that is not allowed: %v", faults)
+	}
 }

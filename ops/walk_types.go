@@ -32,7 +32,7 @@ func typeChecks(t jobs.ExecutionType) []check {
 			Command: "specql-tui migrate rollout " + string(t) + " --service NAME --operation NAME"},
 			look: func(f *walkFacts) []Evidence { return f.canaryEvidence(t) }},
 		{phase: 3, needs: []string{id("canary")}, unused: unused, WalkStep: WalkStep{ID: id("hundred"), Title: "First hundred " + string(t) + " jobs", Type: t,
-			Why: "Success, p95 and use of the limits tell whether it is safe to go on.", Command: "specql-tui resource-check --service NAME"},
+			Why: "Success, p95 and use of the limits tell whether it is safe to go on.", Command: "specql-tui queue-status"},
 			look: func(f *walkFacts) []Evidence { return f.hundredEvidence(t) }},
 	}
 }
@@ -148,10 +148,10 @@ func (f *walkFacts) hundredEvidence(t jobs.ExecutionType) []Evidence {
 	n := f.ever[t]
 	c := f.day.types[t]
 	all := []Evidence{iff(n.all() >= enoughJobs, ok("%d jobs have ended", n.all()), lacking("%d of %d jobs have ended", n.all(), enoughJobs))}
-	recent := totals{c.completed, c.failed}
+	recent := totals{c.completed, f.dead[t].day}
 	if recent.all() > 0 {
 		success := float64(recent.completed) / float64(recent.all())
-		text := fmt.Sprintf("success %.1f %% in the last 24 hours, p95 %s", 100*success, short(c.all.Quantile(0.95)))
+		text := fmt.Sprintf("success of jobs %.1f %% in the last 24 hours, p95 %s", 100*success, short(c.all.Quantile(0.95)))
 		all = append(all, iff(success >= enoughSuccess, ok("%s", text), wrong("%s, below %.0f %%", text, 100*enoughSuccess)))
 	}
 	for _, s := range f.servicesOf(t) {
@@ -162,12 +162,12 @@ func (f *walkFacts) hundredEvidence(t jobs.ExecutionType) []Evidence {
 		text := fmt.Sprintf("peak memory of %s jobs %.0f MB, %s may use %d MB", t, c.peak, s.Name, limit)
 		e := note("%s", text)
 		if c.peak > 0.9*float64(limit) {
-			e.OK, e.Advice = false, "specql-tui resource-check --service "+s.Name
+			e.OK, e.Advice = false, "raise the memory_mb of "+s.Name+" in the registry, or have it need less"
 		}
 		all = append(all, e)
 	}
 	if c.violations > 0 {
-		all = append(all, note("%d policy or limit violations in the last 24 hours", c.violations).advise("specql-tui security-audit"))
+		all = append(all, note("%d policy or limit violations in the last 24 hours", c.violations).advise("page Services shows each with the line that would permit it"))
 	}
 	return all
 }

@@ -21,6 +21,7 @@ Generated from the console's own list of actions; do not edit.
 Arrows, ` + "`j` `k` `g` `G`" + `, page up and page down move the cursor, ` + "`ctrl+c`" + ` leaves at once, and the
 mouse's wheel and clicks work. ` + "`:`" + ` finds any action by its words. An action marked ● changes something: in a
 read-only console it is greyed, and help says why.
+A dialog takes keys as soon as the bottom line shows them: what was typed before is no answer to it.
 
 To bind other keys, write the actions' names into ` + "`~/.config/specql/keys.yaml`" + ` (or the file that SPECQL_KEYS
 names); an empty list takes an action's key away:
