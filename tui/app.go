@@ -59,6 +59,7 @@ type page interface {
 // overlayer is a page with dialogs of its own, more than an action's.
 type overlayer interface {
 	Overlay(w, h int) []string // nil: none is open
+	Opened() time.Time         // when what it shows appeared
 }
 
 // copier and exporter are pages that have something to copy or to write.
@@ -76,8 +77,12 @@ type entry struct {
 
 type tickMsg time.Time
 
-// newsMsg says that something happened in the database.
-type newsMsg struct{}
+type (
+	// newsMsg says that something happened in the database.
+	newsMsg struct{}
+	// wakeMsg draws the screen again: time alone has changed it.
+	wakeMsg struct{}
+)
 
 // app routes messages to pages and draws the frame around them.
 type app struct {
@@ -92,7 +97,8 @@ type app struct {
 	help    bool
 	palette *palette
 	dialog  *parts.Dialog
-	serial  int // of dialogs: a late answer to a closed one is dropped
+	serial  int       // of dialogs: a late answer to a closed one is dropped
+	opened  time.Time // what a dialog showed last appeared then
 	undo    *parts.Undo
 	toast   parts.ToastMsg
 
@@ -170,7 +176,25 @@ func (a *app) Update(msg tea.Msg) (model tea.Model, cmd tea.Cmd) {
 	if a.crash != nil {
 		return a, tea.Quit
 	}
-	return a, guard(a.take(msg))
+	return a, guard(tea.Batch(a.take(msg), a.wake()))
+}
+
+// wake draws the screen again when a dialog that has just appeared takes keys:
+// its keys are shown from then on.
+func (a *app) wake() tea.Cmd {
+	var opened time.Time
+	if a.dialog != nil {
+		opened = a.dialog.Opened()
+	} else if own, ok := a.page().(overlayer); ok {
+		opened = own.Opened()
+	}
+	if opened.Equal(a.opened) || a.source.After == nil {
+		return nil
+	}
+	if a.opened = opened; opened.IsZero() {
+		return nil
+	}
+	return a.source.After(parts.Grace)
 }
 
 // take dispatches: to the frame what is the frame's, else to the pages.
@@ -218,7 +242,7 @@ func (a *app) take(msg tea.Msg) tea.Cmd {
 		return a.paste(msg)
 	case tea.MouseWheelMsg, tea.MouseClickMsg:
 		return a.mouse(msg)
-	case tea.MouseMsg:
+	case tea.MouseMsg, wakeMsg:
 	default:
 		return a.toAll(msg)
 	}

@@ -44,7 +44,7 @@ func TestKeysTypedWhileADialogOpensNeverConfirmIt(t *testing.T) {
 	if len(c.f.switched) != 0 {
 		t.Fatalf("switched within the grace period: %v", c.f.switched)
 	}
-	c.pass(parts.Grace)
+	c.grace()
 	c.press("enter")
 	c.lacks("Switch shell off")
 	if len(c.f.switched) != 0 {
@@ -52,12 +52,43 @@ func TestKeysTypedWhileADialogOpensNeverConfirmIt(t *testing.T) {
 	}
 }
 
+func TestADialogShowsItsKeysWhenItTakesThem(t *testing.T) {
+	c := open(t, newFake(), 80, 24, "")
+	woken := 0
+	c.app.source.After = func(d time.Duration) tea.Cmd {
+		if d != parts.Grace {
+			t.Errorf("woken after %v", d)
+		}
+		woken++
+		return nil
+	}
+	bottom := func() string { return strings.TrimSpace(ansi.Strip(c.app.bottom())) }
+	for i, each := range []struct {
+		keys []string // the last one opens a dialog, or its next question
+		hint string
+	}{
+		{[]string{"!"}, "enter take it"},
+		{[]string{"esc", "t"}, "enter go on"},
+		{[]string{"h"}, "enter take it"},
+		{[]string{"esc", "1", "enter"}, "enter take it"},
+	} {
+		c.press(each.keys...)
+		if got := bottom(); got != "" || woken != i+1 {
+			t.Errorf("%v: the bottom line says %q in the first moment, woken %d times", each.keys, got, woken)
+		}
+		c.grace()
+		if got := bottom(); !strings.Contains(got, each.hint) || woken != i+1 {
+			t.Errorf("%v: the bottom line says %q, woken %d times", each.keys, got, woken)
+		}
+	}
+}
+
 func TestATypeIsSwitchedOffWithItsReasonOnce(t *testing.T) {
 	c := open(t, newFake(), 80, 24, "")
 	c.press("t")
-	c.pass(parts.Grace)
+	c.grace()
 	c.press("s")
-	c.pass(parts.Grace)
+	c.grace()
 	c.shows("12,408+ jobs of 3 services are held", "7 jobs go on to the end")
 	c.press("right", "enter")
 	c.shows("Give a reason first")
@@ -74,9 +105,9 @@ func TestATypeIsSwitchedOffWithItsReasonOnce(t *testing.T) {
 func TestHTTPIsSwitchedOffOnlyWithItsNameTyped(t *testing.T) {
 	c := open(t, newFake(), 80, 24, "")
 	c.press("t")
-	c.pass(parts.Grace)
+	c.grace()
 	c.press("h")
-	c.pass(parts.Grace)
+	c.grace()
 	c.press("up")
 	c.typed("stop")
 	c.press("enter", "right", "enter")
@@ -97,11 +128,11 @@ func TestOneKeyStopsAllClaimingAndOneLetsItGoOn(t *testing.T) {
 	confirm := func(page, outcome string, asked ...string) {
 		t.Helper()
 		c.press(page, "!") // from any page
-		c.pass(parts.Grace)
+		c.grace()
 		c.shows(asked...)
 		c.press("right", "enter")
 		c.shows(outcome)
-		c.pass(parts.Grace)
+		c.grace()
 		c.press("enter")
 		c.tick(3 * time.Second)
 	}
@@ -118,7 +149,7 @@ func TestWhatCannotBeCountedKeepsNobodyFromStopping(t *testing.T) {
 	c := open(t, newFake(), 80, 24, "")
 	c.f.err = errGone
 	c.press("!")
-	c.pass(parts.Grace)
+	c.grace()
 	c.shows("could not be counted")
 	c.f.err = nil
 	c.press("right", "enter")

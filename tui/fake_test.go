@@ -396,6 +396,12 @@ func (c *console) pass(d time.Duration) {
 	c.f.mu.Unlock()
 }
 
+// grace waits until a dialog takes keys; the app has asked to be woken then.
+func (c *console) grace() {
+	c.pass(parts.Grace)
+	c.send(wakeMsg{})
+}
+
 var named = map[string]rune{"enter": tea.KeyEnter, "esc": tea.KeyEscape, "tab": tea.KeyTab, "down": tea.KeyDown, "up": tea.KeyUp, "end": tea.KeyEnd,
 	"home": tea.KeyHome, "pgdown": tea.KeyPgDown, "left": tea.KeyLeft, "right": tea.KeyRight, "backspace": tea.KeyBackspace}
 

@@ -57,31 +57,55 @@ func inset(body string) string {
 }
 
 // segment is a part of the top line in a long and a short form.
-type segment struct{ long, short string }
+// segment is a part of the top line: what it says where there is room, and what
+// it falls back to, each at its place in the order in which segments yield.
+type segment struct {
+	text   string
+	yields []shorter
+}
 
-// top is the line that says where one is and whether it is safe. What does
-// not fit takes its short form, the last first.
+type shorter struct {
+	place int
+	text  string
+}
+
+func (s segment) at(step int) string {
+	text := s.text
+	for _, y := range s.yields {
+		if y.place <= step {
+			text = y.text
+		}
+	}
+	return text
+}
+
+// The order in which the top line's parts yield where there is no room: what
+// tells least about whether it is safe first.
+const (
+	yieldRole = iota + 1
+	yieldServer
+	yieldRegistry
+	yieldAgents
+	yieldStop
+	yieldMode
+	yieldDatabase
+	yieldEnvironment
+)
+
+// top is the line that says where one is and whether it is safe.
 func (a *app) top() string {
 	th := a.env.Theme
 	segments := a.segments()
-	short := len(segments)
-	join := func() string {
-		words := make([]string, 0, len(segments))
+	text := ""
+	for step := 0; step <= yieldEnvironment; step++ {
+		words := make([]string, len(segments))
 		for i, s := range segments {
-			text := s.long
-			if i >= short {
-				text = s.short
-			}
-			if text != "" {
-				words = append(words, text)
-			}
+			words[i] = s.at(step)
 		}
-		return " " + strings.Join(words, "  ")
-	}
-	text := join()
-	for short > 0 && parts.Width(text) > a.w-1 {
-		short--
-		text = join()
+		text = " " + strings.Join(words, "  ")
+		if parts.Width(text) <= a.w-1 {
+			break
+		}
 	}
 	if a.overview.Value.Stopped != "" {
 		return th.Alarm.Render(parts.Fit(text, a.w))
@@ -92,49 +116,57 @@ func (a *app) top() string {
 func (a *app) segments() []segment {
 	v := a.overview.Value
 	if a.overview.Good.IsZero() {
-		return []segment{{"SpecQL Ops", "SpecQL Ops"}, {"connecting to the database …", "connecting …"}}
+		return []segment{{"SpecQL Ops", nil}, {"connecting to the database …", []shorter{{yieldRole, "connecting …"}}}}
 	}
 	environment := "no environment"
 	if len(v.Environments) > 0 {
 		environment = parts.Clean(strings.Join(v.Environments, "+"))
 	}
-	role := segment{"operator " + parts.Clean(v.Role), "operator"}
-	if a.env.ReadOnly != "" {
-		role = segment{"read-only " + parts.Clean(v.Role), "read-only"}
+	role := parts.Clean(v.Role)
+	may := segment{"operator " + role, []shorter{{yieldRole, "operator"}}}
+	switch {
+	case !v.Migrated: // what is to be done there is to migrate
+		may = segment{"role " + role, []shorter{{yieldRole, atMost(role, 12)}}}
+	case a.env.ReadOnly != "":
+		may = segment{"read-only " + role, []shorter{{yieldRole, "read-only"}}}
 	}
-	alive := segment{fmt.Sprintf("● %d agents alive", v.AgentsAlive), fmt.Sprintf("● %d agents", v.AgentsAlive)}
+	alive := segment{fmt.Sprintf("● %d agents alive", v.AgentsAlive), []shorter{{yieldAgents, fmt.Sprintf("● %d agents", v.AgentsAlive)}}}
 	switch v.AgentsAlive {
 	case 0:
-		alive = segment{"▲ no agent alive", "▲ 0 agents"}
+		alive = segment{"▲ no agent alive", []shorter{{yieldAgents, "▲ 0 agents"}}}
 	case 1:
-		alive = segment{"● 1 agent alive", "● 1 agent"}
+		alive = segment{"● 1 agent alive", []shorter{{yieldAgents, "● 1 agent"}}}
 	}
-	mode := segment{"http-only", "http"}
+	mode := segment{"http-only", []shorter{{yieldMode, "http"}}}
 	switch {
 	case !v.Migrated:
-		mode = segment{"▲ schema not migrated", "▲ old"}
+		mode = segment{"▲ schema not migrated", []shorter{{yieldMode, "▲ old"}}}
 	case v.MultiExecution:
-		mode = segment{"multi-execution", "multi"}
+		mode = segment{"multi-execution", []shorter{{yieldMode, "multi"}}}
 	}
 	database := parts.Clean(v.Database)
-	all := []segment{{environment, parts.Fit(environment, min(parts.Width(environment), 12))},
-		{database + " @ " + parts.Clean(v.Server), parts.Fit(database, min(parts.Width(database), 12))},
-		role, alive, registryVersion(v.RegistryHashes), mode}
+	all := []segment{
+		{environment, []shorter{{yieldEnvironment, atMost(environment, 12)}}},
+		{database + " @ " + parts.Clean(v.Server), []shorter{{yieldServer, database}, {yieldDatabase, atMost(database, 12)}}},
+		may, alive, registryVersion(v.RegistryHashes), mode}
 	if v.Stopped != "" { // before all else
-		all = append([]segment{{"✕ ALL CLAIMING STOPPED: " + parts.Clean(v.Stopped), "✕ ALL CLAIMING STOPPED"}}, all...)
+		all = append([]segment{{"✕ ALL CLAIMING STOPPED: " + parts.Clean(v.Stopped), []shorter{{yieldStop, "✕ ALL CLAIMING STOPPED"}}}}, all...)
 	}
 	return all
 }
 
+// atMost cuts a text that is wider than w.
+func atMost(text string, w int) string { return parts.Fit(text, min(parts.Width(text), w)) }
+
 func registryVersion(hashes []string) segment {
 	switch len(hashes) {
 	case 0:
-		return segment{"no registry", "no registry"}
+		return segment{"no registry", nil}
 	case 1:
 		h := parts.ShortHash(hashes[0])
-		return segment{"registry " + h + ", all the same", h + " ="}
+		return segment{"registry " + h + ", all the same", []shorter{{yieldRegistry, h + " ="}}}
 	default:
-		return segment{fmt.Sprintf("▲ registry differs: %d versions", len(hashes)), fmt.Sprintf("▲ %d versions", len(hashes))}
+		return segment{fmt.Sprintf("▲ registry differs: %d versions", len(hashes)), []shorter{{yieldRegistry, fmt.Sprintf("▲ %d versions", len(hashes))}}}
 	}
 }
 
@@ -200,7 +232,7 @@ func (a *app) freshness() (string, parts.Style) {
 	case health.Err != nil && health.Loaded:
 		return "▲ stale " + age + ", next try " + parts.Age(max(health.Retry.Sub(a.env.Now), 0)), th.Bad
 	case health.Err != nil:
-		return "▲ no database", th.Bad
+		return "▲ cannot read", th.Bad
 	case !health.Loaded:
 		return "", th.Muted
 	case a.env.Now.Sub(health.Good) > staleAfter:
@@ -213,7 +245,7 @@ func (a *app) freshness() (string, parts.Style) {
 func (a *app) hints() (keys []parts.Key, bound bool) {
 	switch {
 	case a.dialog != nil:
-		return a.dialog.Keys(), false
+		return a.dialog.Keys(a.env.Now), false
 	case a.palette != nil:
 		return []parts.Key{{Keys: "↑↓", Help: "choose"}, {Keys: "enter", Help: "do it"}, {Keys: "esc", Help: "close"}}, false
 	case a.page().Capturing():

@@ -11,8 +11,6 @@ import (
 
 	"github.com/charmbracelet/colorprofile"
 	"github.com/charmbracelet/x/ansi"
-
-	"github.com/specql/specql-ops/tui/parts"
 )
 
 var update = flag.Bool("update", false, "write the golden screens anew")
@@ -32,11 +30,11 @@ var screens = []struct {
 	{"palette", func(c *console) { c.press("3", ":"); c.typed("ret") }},
 	{"bulk", func(c *console) {
 		c.press("3", "space", "space", "r")
-		c.pass(parts.Grace)
+		c.grace()
 	}},
-	{"form", func(c *console) { c.press("3", "n"); c.pass(parts.Grace); c.press("enter"); c.pass(parts.Grace) }},
-	{"dialog", func(c *console) { c.press("t"); c.pass(parts.Grace); c.press("h"); c.pass(parts.Grace) }},
-	{"stop", func(c *console) { c.press("!"); c.pass(parts.Grace) }},
+	{"form", func(c *console) { c.press("3", "n"); c.grace(); c.press("enter"); c.grace() }},
+	{"dialog", func(c *console) { c.press("t"); c.grace(); c.press("h"); c.grace() }},
+	{"stop", func(c *console) { c.press("!"); c.grace() }},
 	{"stopped", func(c *console) {
 		c.f.overview.Stopped = "emergency stop: fire (anna, 2 min ago)"
 		c.tick(3 * time.Second)
@@ -45,7 +43,7 @@ var screens = []struct {
 	{"migrate-service", func(c *console) { c.press("1", "n", "n") }},
 	{"migrate-dialog", func(c *console) {
 		c.press("1", "end", "up", "up", "enter")
-		c.pass(parts.Grace)
+		c.grace()
 	}},
 	{"help", func(c *console) { c.press("?") }},
 }

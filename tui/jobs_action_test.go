@@ -10,9 +10,6 @@ import (
 	"github.com/specql/specql-ops/tui/parts"
 )
 
-// grace waits until a dialog takes keys.
-func (c *console) grace() { c.pass(parts.Grace) }
-
 func (c *console) did(want ...string) {
 	c.t.Helper()
 	if strings.Join(c.f.done, "; ") != strings.Join(want, "; ") {

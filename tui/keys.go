@@ -105,7 +105,7 @@ func (a *app) do(act actions.Action) tea.Cmd {
 		return a.ask(parts.Ask{Title: u.Title, Plan: u.Plan, Do: u.Do})
 	default:
 		if i := a.pageOf(act.ID); i >= 0 {
-			a.at = i
+			a.at, a.led = i, true
 			return a.page().Refresh()
 		}
 		return a.page().Do(act.ID)
@@ -185,7 +185,7 @@ func (a *app) clickTab(x int) tea.Cmd {
 	for i, e := range a.pages {
 		width := parts.Width(a.tab(i, e)) + 1
 		if x >= at && x < at+width {
-			a.at = i
+			a.at, a.led = i, true
 			return a.page().Refresh()
 		}
 		at += width

@@ -60,7 +60,7 @@ func newWalk() ops.Walk {
 	process := step("jobs-process", "Existing jobs process", ops.StepFailed, "HTTP jobs must do as well as in the hour before the migration.",
 		yes("184203 HTTP jobs completed since the migration"),
 		ops.Evidence{Bad: true, Text: "success 96.1 %, in the hour before the migration 99.2 %"}, yes("p95 182 ms, before the migration 179 ms"))
-	process.Command = "specql-tui profile --service NAME"
+	process.Command = "specql-tui queue-status"
 	service := step("service:stripe_api", "stripe_api", ops.StepNext, "What the registry says explicitly need not be guessed at three in the morning.",
 		yes("execution_type http is explicit"), yes("base_url is given"), ops.Evidence{Text: "no timeout: 5m0s is assumed", Advice: "  runner_config: { timeout: 30 }"},
 		ops.Evidence{Bad: true, Text: "STRIPE_SECRET_KEY is not set for agent-2 on ops-b.internal"},

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/specql/specql-ops/ops"
-	"github.com/specql/specql-ops/tui/parts"
 )
 
 func (c *console) walked(want ...string) {
@@ -36,11 +35,11 @@ func TestADatabaseThatIsNotMigratedOpensOnThePageThatMigratesIt(t *testing.T) {
 	c := open(t, f, 120, 40, "")
 	c.shows("[1 Migrate]", "Schema migration")
 	c.press("enter")
-	c.pass(parts.Grace)
+	c.grace()
 	c.shows("7 migrations with 84 steps", "▸[ Cancel ]")
 	c.press("right", "enter")
 	c.walked("do schema ")
-	c.pass(parts.Grace)
+	c.grace()
 	c.shows("It is done.")
 }
 
@@ -48,7 +47,7 @@ func TestMigratingWantsTheActionNotTheFirstKey(t *testing.T) {
 	c := open(t, newFake(), 120, 40, "")
 	c.press("1", "enter", "right", "enter", "enter")
 	c.walked()
-	c.pass(parts.Grace)
+	c.grace()
 	c.press("enter") // Cancel has the focus
 	c.lacks("▸[ Cancel ]")
 	c.walked()
@@ -67,7 +66,7 @@ func TestARolloutIsStartedWithItsCanary(t *testing.T) {
 	c.toStep(8)
 	c.shows("Enable shell", "roll-out by anna is at stage hundred")
 	c.press("enter")
-	c.pass(parts.Grace)
+	c.grace()
 	c.shows("data_processor.process_data", `{"records":1}`)
 	c.press("right", "enter")
 	c.shows("Give a reason first")
@@ -85,23 +84,23 @@ func TestStepsAreSignedWaivedAndTakenBack(t *testing.T) {
 	c.press("1")
 	c.toStep(12)
 	c.press("enter")
-	c.pass(parts.Grace)
+	c.grace()
 	c.shows("Your word for it: Team trained is done.", "anna")
 	c.press("up")
 	c.typed("on Monday")
 	c.press("enter", "right", "enter")
 	c.walked("sign team anna|on Monday")
-	c.pass(parts.Grace)
+	c.grace()
 	c.press("enter")
 	c.toStep(5)
 	c.press("w")
-	c.pass(parts.Grace)
+	c.grace()
 	c.press("up")
 	c.typed("known")
 	c.press("enter", "right", "enter")
-	c.pass(parts.Grace)
+	c.grace()
 	c.press("enter", "end", "x")
-	c.pass(parts.Grace)
+	c.grace()
 	c.press("right", "enter")
 	c.walked("sign team anna|on Monday", "waive jobs-process anna|known", "unsign incident-plans")
 }
@@ -111,7 +110,7 @@ func TestReadOnlyMigratesAndSignsNothing(t *testing.T) {
 	c.press("1")
 	for range 20 {
 		c.press("enter", "w", "x", "down")
-		c.pass(parts.Grace)
+		c.grace()
 		c.press("right", "enter")
 	}
 	c.walked()

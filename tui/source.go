@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	tea "charm.land/bubbletea/v2"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/specql/specql-ops/jobs"
@@ -47,6 +48,9 @@ type Source struct {
 
 	News  <-chan struct{}  // something happened; nil: nobody says so
 	Clock func() time.Time // time.Now but in tests
+	// After is a command that draws the screen again after d; a source without
+	// one waits for the next second.
+	After func(d time.Duration) tea.Cmd
 }
 
 // Database is the Source of a real console until ctx ends; what is changed is
@@ -131,5 +135,6 @@ func Database(ctx context.Context, pool *pgxpool.Pool, by jobs.By, keymap action
 		},
 		Migrate: migration(pool, by),
 		Clock:   time.Now,
+		After:   func(d time.Duration) tea.Cmd { return tea.Tick(d, func(time.Time) tea.Msg { return wakeMsg{} }) },
 	}
 }

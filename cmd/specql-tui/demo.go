@@ -15,13 +15,14 @@ import (
 )
 
 func demoCommand(c *common) *cobra.Command {
-	var headless bool
+	var headless, untouched bool
 	var duration time.Duration
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Try it: a private PostgreSQL, an application's jobs, sample services, an agent and the console",
 		Long: "Everything runs on this machine, in a temporary folder, and is gone afterwards. Without a terminal,\n" +
-			"or with --headless, it runs for --duration and reports. Ends with 1 when a job was lost.",
+			"or with --headless, it runs for --duration and reports. Ends with 1 when a job was lost.\n" +
+			"With --untouched the application is still HTTP-only: the console's page Migrate leads from there.",
 		Args: usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if duration < time.Second {
@@ -29,11 +30,15 @@ func demoCommand(c *common) *cobra.Command {
 			}
 			terminal := term.IsTerminal(os.Stdin.Fd()) && term.IsTerminal(os.Stdout.Fd())
 			headless = headless || c.json() || !terminal
+			if untouched && headless {
+				return usageError("--untouched needs a terminal: in its console the migration is walked")
+			}
 			result, err := demo.Run(cmd.Context(), demo.Options{
-				Headless: headless,
-				Duration: duration,
-				Console:  func(ctx context.Context, url string) error { return console(ctx, url, false) },
-				Log:      cmd.ErrOrStderr(),
+				Headless:  headless,
+				Duration:  duration,
+				Untouched: untouched,
+				Console:   func(ctx context.Context, url string) error { return console(ctx, url, false) },
+				Log:       cmd.ErrOrStderr(),
 			})
 			if err != nil || !headless {
 				return err
@@ -48,6 +53,7 @@ func demoCommand(c *common) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&headless, "headless", false, "no console: run for --duration, report, end")
+	cmd.Flags().BoolVar(&untouched, "untouched", false, "begin before the migration, and walk it in the console; the agent starts once the schema is there")
 	cmd.Flags().DurationVar(&duration, "duration", 20*time.Second, "how long a headless run takes new jobs")
 	return cmd
 }

@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -64,4 +67,35 @@ func commandsPage() []byte {
 	}
 	write(root)
 	return b.Bytes()
+}
+
+// TestEveryCommandThatIsNamedIsThere looks through what people are told: the
+// programs' own texts, and the pages.
+func TestEveryCommandThatIsNamedIsThere(t *testing.T) {
+	named := regexp.MustCompile("[\"`$] ?specql-tui ([a-z][a-z-]+)")
+	seen := 0
+	for _, dir := range []string{"../../ops", "../../registry", "../../migrations", "../../jobs", "../../agent", "../../runners", "../../tui", "../../cmd", "../../docs", "../../examples", "../../deploy"} {
+		err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() || strings.HasSuffix(path, "_test.go") || !strings.Contains(".go .md .yaml .yml .json .service", filepath.Ext(path)) {
+				return err
+			}
+			text, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			for _, m := range named.FindAllStringSubmatch(string(text), -1) {
+				seen++
+				if cmd, _, err := newRoot().Find(m[1:]); err != nil || cmd.Name() != m[1] {
+					t.Errorf("%s names specql-tui %s, which is not there", path, m[1])
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if seen < 50 {
+		t.Errorf("only %d commands were found", seen)
+	}
 }

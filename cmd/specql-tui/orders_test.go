@@ -48,6 +48,7 @@ type operated struct {
 
 func operate(t *testing.T) *operated {
 	t.Helper()
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	t.Cleanup(cancel)
 	o := &operated{t: t, ctx: ctx, url: devdbtest.New(t, migrationstest.Migrated), file: filepath.Join(t.TempDir(), "registry.yaml"),
@@ -197,4 +198,39 @@ func TestOperatorsCancelARunningJobAndPutItBack(t *testing.T) {
 	o.until("it runs its second of three attempts", `SELECT status = 'running' AND attempts = 2 AND max_attempts = 3 FROM jobs.tb_job_run`)
 	o.until("both are audited", `SELECT string_agg(concat_ws(' ', action, target, after_value->>'jobs', reason), '; ' ORDER BY id)
 		= 'cancel-jobs id:`+id+` 1 wrong amount; retry-jobs service:billing 1 ' FROM jobs.tb_audit WHERE action LIKE '%-jobs'`)
+}
+
+func TestOperatorsStopRollBackAndUndoByCommandUnderLoad(t *testing.T) {
+	o := operate(t)
+	o.run(0, `billing +http +enabled`, "services")
+	o.run(0, `^billing is disabled: 0 pending jobs are held, 0 running finish\n$`, "services", "--disable", "billing", "--reason", "their outage")
+	o.enqueue("held")
+	o.run(0, `held: the service is switched off: their outage`, "jobs", "list", "held")
+	o.run(0, `^billing stands so already\n$`, "services", "--disable", "billing")
+	o.run(1, `billing has no http fallback`, "services", "--fallback", "billing")
+	o.run(4, `there is no service "nobody": there are billing`, "services", "--enable", "nobody")
+	o.run(0, `all claiming is stopped on 1 agent: 1 pending jobs are held`, "emergency-stop", "--reason", "fire")
+	o.run(0, `billing is enabled: 1 pending jobs go on`, "services", "--enable", "billing")
+	o.run(0, `held: emergency stop: fire`, "jobs", "list", "held")
+	o.run(0, `emergency stop since .*: fire; nothing is claimed until specql-tui resume`, "execution-types")
+	o.run(0, `^claiming goes on: 1 pending jobs`, "resume")
+	o.next(o.began, "held")
+	o.run(2, `disabling http holds every HTTP job`, "execution-types", "--disable", "http")
+	o.run(0, `http is disabled: .*what runs is stopped\n1 running job cancelled`, "execution-types", "--disable", "http", "--force", "--cancel-running", "--reason", "stop")
+	o.next(o.stopped, "held")
+	o.run(0, `http is enabled`, "execution-types", "--enable", "http")
+
+	plan := o.run(0, `plan: switch off shell, docker, serverless\nplan: 0 waiting jobs will be held, unchanged; 0 running jobs waited for`, "rollback", "--to", "http-only", "--dry-run")
+	if !strings.HasSuffix(plan, "nothing was changed\n") {
+		t.Errorf("a dry run: %s", plan)
+	}
+	o.run(0, `http-only: 0 waiting jobs held`, "rollback", "--to", "http-only", "--grace", "0s", "--reason", "errors")
+	o.run(0, `nothing to do: it is http-only already, rolled back by `, "rollback", "--to", "http-only")
+	o.run(0, `is undone: shell, docker, serverless switched on`, "rollback", "--undo")
+	o.run(1, `there is no rollback to undo`, "rollback", "--undo")
+	o.write(900)
+	o.run(0, `has the registry`, "agents", "reload", "worker", "--wait")
+	o.until("the second version is kept", `SELECT count(*) = 2 FROM jobs.tb_registry_version`)
+	o.run(4, `holds secrets, which the history does not keep`, "rollback", "--to", "http-only", "--registry", "previous")
+	o.run(2, `it can only be http-only`, "rollback", "--to", "shell")
 }

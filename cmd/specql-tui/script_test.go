@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	neturl "net/url"
@@ -25,6 +26,7 @@ import (
 
 func TestMain(m *testing.M) {
 	shell.ShimMain()
+	flag.Set("test.parallel", "6") // stories wait far more than they compute
 	testscript.Main(m, map[string]func(){program: main})
 }
 

@@ -6,6 +6,7 @@ package demo
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -35,6 +36,9 @@ import (
 type Options struct {
 	Headless bool          // no console: feed for Duration, wait until the queue is empty, report
 	Duration time.Duration // of a headless run's feeding; 20 s when 0
+	// Untouched leaves the migration to whoever sits before the console: the
+	// agent starts, and jobs of new types come, once it has run. Not Headless.
+	Untouched bool
 	// Console opens the console on the database and returns when it is left.
 	// Required unless Headless.
 	Console func(ctx context.Context, url string) error
@@ -98,10 +102,12 @@ func Run(ctx context.Context, opt Options) (result Result, err error) {
 	}
 	say("an HTTP-only application with %d finished and %d pending jobs", finished, pending)
 
-	if result.Migration, err = migrate(ctx, url); err != nil {
-		return result, err
+	if !opt.Untouched {
+		if result.Migration, err = migrate(ctx, url); err != nil {
+			return result, err
+		}
+		say("migrated to multi-execution in %.2f s: %v", result.Migration.Seconds, result.Migration.Applied)
 	}
-	say("migrated to multi-execution in %.2f s: %v", result.Migration.Seconds, result.Migration.Applied)
 
 	service, err := startService()
 	if err != nil {
@@ -121,7 +127,23 @@ func Run(ctx context.Context, opt Options) (result Result, err error) {
 	}
 	defer functions.Close()
 	say("local AWS Lambda: %s, with examples/functions/image_resizer", functions.URL())
-	agentDone, stopAgent, err := startAgent(ctx, opt, url, service.url, functions.URL(), image)
+	start := func(log io.Writer) (done <-chan error, stop func() error, err error) {
+		return startAgent(ctx, log, url, service.url, functions.URL(), image)
+	}
+	feedAll := func(ctx context.Context) error { return feed(ctx, pool, allKinds(service.url, image != nil)) }
+	if opt.Untouched {
+		return result, beside(ctx, func(ctx context.Context) error { return opt.Console(ctx, url) }, func(ctx context.Context) error {
+			if err := feedUntilMigrated(ctx, pool); err != nil || ctx.Err() != nil {
+				return err
+			}
+			_, stop, err := start(io.Discard)
+			if err != nil {
+				return err
+			}
+			return errors.Join(feedAll(ctx), stop())
+		})
+	}
+	agentDone, stopAgent, err := start(opt.Log)
 	if err != nil {
 		return result, err
 	}
@@ -130,17 +152,13 @@ func Run(ctx context.Context, opt Options) (result Result, err error) {
 			err = stopErr
 		}
 	}()
-
+	if !opt.Headless {
+		return result, beside(ctx, func(ctx context.Context) error { return opt.Console(ctx, url) }, feedAll)
+	}
 	feeding, stopFeed := context.WithCancel(ctx)
 	defer stopFeed()
 	fed := make(chan error, 1)
-	go func() { fed <- feed(feeding, pool, service.url, image != nil) }()
-	if !opt.Headless {
-		err := opt.Console(ctx, url)
-		stopFeed()
-		<-fed
-		return result, err
-	}
+	go func() { fed <- feedAll(feeding) }()
 	say("jobs are coming for %s", opt.Duration)
 	select {
 	case <-time.After(opt.Duration):
@@ -162,6 +180,40 @@ func Run(ctx context.Context, opt Options) (result Result, err error) {
 	return report(ctx, pool, result)
 }
 
+// beside has the application work as long as the console is open.
+func beside(ctx context.Context, console, application func(context.Context) error) error {
+	working, stop := context.WithCancel(ctx)
+	defer stop()
+	worked := make(chan error, 1)
+	go func() { worked <- application(working) }()
+	err := console(ctx)
+	stop()
+	return errors.Join(err, <-worked)
+}
+
+// feedUntilMigrated queues what an HTTP-only application does until somebody's
+// migration is through.
+func feedUntilMigrated(ctx context.Context, pool *pgxpool.Pool) error {
+	feeding, stop := context.WithCancel(ctx)
+	defer stop()
+	fed := make(chan error, 1)
+	go func() { fed <- feed(feeding, pool, overHTTP) }()
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		status, err := migrations.Look(ctx, pool)
+		if err == nil && status.State == migrations.Finished && !status.Down {
+			stop()
+			return <-fed
+		}
+		select {
+		case <-tick.C:
+		case err := <-fed:
+			return err
+		}
+	}
+}
+
 func migrate(ctx context.Context, url string) (Migration, error) {
 	conn, err := pgx.Connect(ctx, url)
 	if err != nil {
@@ -174,7 +226,7 @@ func migrate(ctx context.Context, url string) (Migration, error) {
 
 // startAgent unpacks the examples and runs an agent on them in this process.
 // What it logs goes to a file beside the registry, not over the console.
-func startAgent(ctx context.Context, opt Options, url, serviceURL, lambdaURL string, image *image) (done <-chan error, stop func() error, err error) {
+func startAgent(ctx context.Context, say io.Writer, url, serviceURL, lambdaURL string, image *image) (done <-chan error, stop func() error, err error) {
 	dir, err := unpack()
 	if err != nil {
 		return nil, nil, err
@@ -224,7 +276,7 @@ func startAgent(ctx context.Context, opt Options, url, serviceURL, lambdaURL str
 		os.RemoveAll(dir)
 		return nil, nil, err
 	}
-	fmt.Fprintf(opt.Log, "agent with registry %s, log %s\n", file, logFile.Name())
+	fmt.Fprintf(say, "agent with registry %s, log %s\n", file, logFile.Name())
 	working, cancel := context.WithCancel(ctx)
 	ended := make(chan error, 1)
 	go func() { ended <- a.Run(working) }()

@@ -40,7 +40,8 @@ type kind struct {
 	input              func(n int) map[string]any
 }
 
-var mix = []kind{
+// overHTTP are the jobs that the application has had before the migration.
+var overHTTP = []kind{
 	{40, "payments", "create_charge", func(n int) map[string]any {
 		return map[string]any{"amount": 100 + n%9000, "currency": "EUR"}
 	}},
@@ -51,10 +52,14 @@ var mix = []kind{
 	{17, "notifications", "send_email", func(n int) map[string]any {
 		return map[string]any{"to": fmt.Sprintf("user%d@example.com", n), "subject": "Your order", "body": "Thank you."}
 	}},
+}
+
+// byPrograms are jobs of scripts.
+var byPrograms = []kind{
 	{12, "data_processor", "process_data", func(n int) map[string]any { return map[string]any{"records": 50 + n%400} }},
 	{6, "data_processor", "transform", func(n int) map[string]any { return map[string]any{"data": fmt.Sprintf("order %d is paid", n)} }},
 	{2, "reports", "daily_summary", func(n int) map[string]any {
-		return map[string]any{"date": time.Now().AddDate(0, 0, -n%30).Format(time.DateOnly), "fail": n%5 == 0}
+		return map[string]any{"date": time.Now().AddDate(0, 0, -n%30).Format(time.DateOnly), "fail": n%50 == 0}
 	}},
 }
 
@@ -70,14 +75,20 @@ func onLambda(url string) kind {
 	}}
 }
 
-// feed queues jobs as the application does, some forty a second with bursts,
-// until ctx ends. Each kind comes once at the beginning: a short demo shows all
-// of them.
-func feed(ctx context.Context, pool *pgxpool.Pool, url string, containers bool) error {
-	kinds, total := append(slices.Clone(mix), onLambda(url)), 0
+// allKinds are the jobs of a migrated application at the URL given.
+func allKinds(url string, containers bool) []kind {
+	kinds := append(slices.Concat(overHTTP, byPrograms), onLambda(url))
 	if containers {
 		kinds = append(kinds, inContainers)
 	}
+	return kinds
+}
+
+// feed queues jobs as the application does, some forty a second with bursts,
+// until ctx ends. Each kind comes once at the beginning: a short demo shows all
+// of them.
+func feed(ctx context.Context, pool *pgxpool.Pool, kinds []kind) error {
+	total := 0
 	for _, k := range kinds {
 		total += k.weight
 	}

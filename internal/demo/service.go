@@ -57,6 +57,15 @@ func startService() (*service, error) {
 		busy(12*time.Millisecond, 8*time.Millisecond)
 		answer(w, map[string]any{"id": fmt.Sprintf("msg_%08x", rand.Uint32()), "queued": true})
 	})
+	mux.HandleFunc("POST /reports/daily_summaries", func(w http.ResponseWriter, r *http.Request) {
+		var asked struct{ Date string }
+		if err := json.NewDecoder(r.Body).Decode(&asked); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		busy(150*time.Millisecond, 50*time.Millisecond)
+		answer(w, map[string]any{"date": asked.Date, "orders": 40 + rand.IntN(60), "revenue_cents": 100_000 + rand.IntN(900_000)})
+	})
 	mux.HandleFunc("GET /images/{name}", draw)
 	s := &service{url: "http://" + listener.Addr().String(), server: &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}}
 	go s.server.Serve(listener)

@@ -10,6 +10,7 @@ package screen
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"image/color"
@@ -18,6 +19,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/charmbracelet/x/vt"
 	"github.com/creack/pty"
@@ -33,6 +35,8 @@ type Terminal struct {
 
 	mu       sync.Mutex
 	changed  chan struct{} // closed and replaced at every write of the program
+	copied   string        // what the program put on the clipboard last
+	wrote    time.Time     // when the program's last bytes came
 	ended    chan struct{} // closed when the program has ended
 	answered chan struct{} // closed when nothing answers the program any more
 	status   error
@@ -62,6 +66,7 @@ func Start(cols, rows int, theme Theme, command *exec.Cmd) (*Terminal, error) {
 		changed: make(chan struct{}), ended: make(chan struct{}), answered: make(chan struct{})}
 	t.emulator.SetDefaultBackgroundColor(theme.paper)
 	t.emulator.SetDefaultForegroundColor(theme.ink)
+	t.emulator.RegisterOscHandler(52, t.clipboard)
 	go func() { // answers to the program's questions, such as for the colours
 		io.Copy(side, t.emulator)
 		close(t.answered)
@@ -74,7 +79,11 @@ func (t *Terminal) read() {
 	buffer := make([]byte, 32<<10)
 	for {
 		n, err := t.side.Read(buffer)
+		at := time.Now()
 		t.mu.Lock()
+		if n > 0 {
+			t.wrote = at
+		}
 		t.emulator.Write(buffer[:n])
 		close(t.changed)
 		t.changed = make(chan struct{})
@@ -86,6 +95,28 @@ func (t *Terminal) read() {
 	t.status = t.command.Wait()
 	close(t.ended)
 }
+
+// clipboard takes what the program copies: "52;c;" and the text in base64. It
+// is called under mu, by the emulator's Write.
+func (t *Terminal) clipboard(data []byte) bool {
+	_, rest, _ := strings.Cut(string(data), ";")
+	_, encoded, _ := strings.Cut(rest, ";")
+	text, err := base64.StdEncoding.DecodeString(encoded)
+	if err == nil {
+		t.copied = string(text)
+	}
+	return true
+}
+
+// Clipboard returns what the program copied last, as OSC 52 does.
+func (t *Terminal) Clipboard() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.copied
+}
+
+// Signal sends a signal to the program.
+func (t *Terminal) Signal(signal os.Signal) error { return t.command.Process.Signal(signal) }
 
 // Type sends text as it is: keys such as "q", "\r" for enter, "\t", "\x1b"
 // for escape.
@@ -157,6 +188,26 @@ func (t *Terminal) Until(ctx context.Context, what string, seen func(screen stri
 			return fmt.Errorf("the program ended before the screen showed %q:\n%s", what, t.Text())
 		case <-ctx.Done():
 			return fmt.Errorf("the screen never showed %q (%w):\n%s", what, ctx.Err(), t.Text())
+		}
+	}
+}
+
+// Wrote waits until the program writes after a moment, and returns when its
+// bytes came.
+func (t *Terminal) Wrote(ctx context.Context, after time.Time) (time.Time, error) {
+	for {
+		t.mu.Lock()
+		changed, wrote := t.changed, t.wrote
+		t.mu.Unlock()
+		if wrote.After(after) {
+			return wrote, nil
+		}
+		select {
+		case <-changed:
+		case <-t.ended:
+			return time.Time{}, errors.New("the program ended")
+		case <-ctx.Done():
+			return time.Time{}, ctx.Err()
 		}
 	}
 }

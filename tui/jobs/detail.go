@@ -161,7 +161,9 @@ func (d *detail) layout(w int) []string {
 		pair("Timeout", strconv.Itoa(*v.TimeoutSeconds)+" s")
 	}
 	pair("Agent", parts.Clean(v.Agent))
-	section("Origin")
+	if v.TenantID+v.TriggeredBy+v.CorrelationID+v.IdempotencyKey+v.EntityType+v.EntityPK != "" {
+		section("Origin")
+	}
 	pair("Tenant", parts.Clean(v.TenantID))
 	pair("Triggered by", parts.Clean(v.TriggeredBy))
 	pair("Correlation", parts.Clean(v.CorrelationID))

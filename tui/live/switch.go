@@ -88,6 +88,7 @@ func effects(t ops.TypePlan, enable bool) []string {
 	}
 	if enable {
 		return []string{
+			"Off since " + sinceAndWhy(t.Switch) + ".",
 			fmt.Sprintf("Pending: %s jobs of %s go on.", pending, services),
 			"Agents that run " + string(t.Type) + " claim them at once.",
 			"It can be switched off again at any time.",
@@ -98,6 +99,19 @@ func effects(t ops.TypePlan, enable bool) []string {
 		fmt.Sprintf("Running: %s to the end; nothing is cancelled.", jobsGo(t.Running)),
 		"New " + string(t.Type) + " jobs wait until it is switched on again.",
 	}
+}
+
+// sinceAndWhy tells how a type came to be off: whoever switches it on should know
+// what somebody else had in mind.
+func sinceAndWhy(s jobs.Switch) string {
+	text := s.ChangedAt.UTC().Format("2006-01-02 15:04 UTC")
+	if s.ChangedBy != "" {
+		text += ", by " + parts.Clean(s.ChangedBy)
+	}
+	if s.Reason != "" {
+		text += ": " + parts.Clean(s.Reason)
+	}
+	return text
 }
 
 func jobsGo(n int64) string {

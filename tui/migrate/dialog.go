@@ -275,7 +275,10 @@ func (d *dialog) missing() string {
 	return ""
 }
 
-func (d *dialog) keys() []parts.Key {
+func (d *dialog) keys(now time.Time) []parts.Key {
+	if now.Sub(d.opened) < parts.Grace {
+		return nil
+	}
 	switch d.stage {
 	case asking:
 		keys := []parts.Key{{Keys: "tab", Help: "next field"}, {Keys: "enter", Help: "take it"}, {Keys: "esc", Help: "cancel"}}

@@ -118,6 +118,14 @@ func (p *Page) Overlay(w, h int) []string {
 	return p.dialog.view(p.env.Theme, w, h)
 }
 
+// Opened is when what the dialog shows appeared.
+func (p *Page) Opened() time.Time {
+	if p.dialog == nil {
+		return time.Time{}
+	}
+	return p.dialog.opened
+}
+
 // step is the step under the cursor; nil: there is none yet.
 func (p *Page) step() *ops.WalkStep {
 	for _, r := range p.rows {
@@ -145,7 +153,7 @@ func (p *Page) Hints() []parts.Key {
 	if p.dialog == nil {
 		return nil
 	}
-	return p.dialog.keys()
+	return p.dialog.keys(p.env.Now)
 }
 
 // Disabled says why an action does nothing here and now.

@@ -266,8 +266,15 @@ func (d *Dialog) Paste(text string, now time.Time) {
 	}
 }
 
-// Keys lists what works in the dialog.
-func (d *Dialog) Keys() []Key {
+// Opened is when what the dialog shows appeared: until a Grace later it swallows
+// every key.
+func (d *Dialog) Opened() time.Time { return d.opened }
+
+// Keys lists what works in the dialog; nothing does in its first moment.
+func (d *Dialog) Keys(now time.Time) []Key {
+	if now.Sub(d.opened) < Grace {
+		return nil
+	}
 	switch d.stage {
 	case askChoosing:
 		return []Key{{Keys: "↑↓", Help: "choose"}, {Keys: "enter", Help: "go on"}, {Keys: "esc", Help: "cancel"}}

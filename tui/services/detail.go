@@ -173,7 +173,10 @@ func (d *detail) registry(section func(string), pair func(string, string, parts.
 	pair("Kind", parts.Clean(strings.Trim(s.Kind+", "+s.Category, ", ")), th.Text)
 	pair("Operations", parts.Clean(strings.Join(s.Operations, ", ")), th.Text)
 	pair("Address", parts.Clean(s.BaseURL), th.Text)
-	if s.Fallback {
+	switch {
+	case d.row.Switch.Fallback:
+		pair("", "▲ its jobs run over http there, not by "+string(d.row.Type), th.Warn)
+	case s.Fallback:
 		pair("", "it can fall back to http", th.Muted)
 	}
 	pair("Commands", parts.Clean(strings.Join(s.Commands, ", ")), th.Text)

@@ -308,7 +308,8 @@ func (p *Page) cells(s *ops.ServiceRow, c []parts.Cell) {
 	symbol, word, style := state(th, s)
 	c[0] = parts.Cell{Text: symbol + " " + word, Style: style}
 	c[1] = parts.Cell{Text: parts.Clean(s.Service), Style: th.Strong}
-	c[2] = parts.Cell{Text: string(s.Type), Style: th.Types[string(s.Type)]}
+	runs, runStyle := runsAs(th, s)
+	c[2] = parts.Cell{Text: runs, Style: runStyle}
 	c[3] = parts.Cell{Text: parts.Count(s.Waiting, s.Capped), Style: th.Text}
 	c[4] = parts.Cell{Text: parts.Count(s.Completed, false), Style: th.Text}
 	c[5] = parts.Cell{Text: parts.Count(s.Failed, false), Style: th.Muted}
@@ -319,6 +320,14 @@ func (p *Page) cells(s *ops.ServiceRow, c []parts.Cell) {
 	c[7] = parts.Cell{Text: parts.Duration(s.P95), Style: th.Text}
 	c[8] = parts.Cell{Text: limits(&s.Limits), Style: th.Muted}
 	c[9] = parts.Cell{Text: parts.Clean(s.Held), Style: th.Text}
+}
+
+// runsAs is the type that a service's jobs run by now.
+func runsAs(th *parts.Theme, s *ops.ServiceRow) (text string, style parts.Style) {
+	if s.Switch.Fallback {
+		return "→ http", th.Warn
+	}
+	return string(s.Type), th.Types[string(s.Type)]
 }
 
 // limits words what of its limits a service uses, in short.

@@ -77,11 +77,17 @@ var server = sync.OnceValues(func() (*devdb.Server, error) {
 // goes with the test, whatever connections it still has.
 func New(t testing.TB, tpl Template) string {
 	t.Helper()
+	return Named(t, tpl, t.Name())
+}
+
+// Named is New for a database whose name, which is shown somewhere, begins so.
+func Named(t testing.TB, tpl Template, begin string) string {
+	t.Helper()
 	s := Server(t)
 	if err := tpl.ensure(t.Context(), s); err != nil {
 		t.Fatalf("build the template %q of the test's database: %v", tpl.Name, err)
 	}
-	name := identifier(t.Name(), 40) + "_" + strings.ToLower(rand.Text()[:12])
+	name := identifier(begin, 40) + "_" + strings.ToLower(rand.Text()[:8])
 	create := "CREATE DATABASE " + quote(name)
 	if tpl.Build != nil {
 		create += " TEMPLATE " + quote(tpl.database())
