@@ -96,7 +96,7 @@ func underLoad(ctx context.Context, db *database, do func(context.Context, figur
 	if err = errors.Join(err, w.err); err != nil {
 		return nil, err
 	}
-	for _, phase := range []string{"usual ", "", "fill "} {
+	for _, phase := range []string{"usual ", "", "fill ", "down "} {
 		found[phase+"longest"] = w.longest[phase].Seconds()
 		found[phase+"over"] = float64(w.over[phase])
 	}

@@ -62,6 +62,22 @@ func bareContender(slots int) contender {
 		}}
 }
 
+// bareApart is the floor with two connections, one that listens and one that
+// claims, as a loop must have them that is told of jobs while it claims.
+func bareApart(slots int) contender {
+	return contender{name: "bare claim, LISTEN apart", apply: applySQL, records: true,
+		work: func(ctx context.Context, url string, ready chan<- struct{}, began func(int)) error {
+			claims, err := pgx.Connect(ctx, url)
+			if err != nil {
+				return err
+			}
+			defer claims.Close(context.WithoutCancel(ctx))
+			return listen(ctx, url, ready, func(*pgx.Conn) error {
+				return bareLoop(ctx, claims, slots, func(identifier string) { began(number(identifier)) })
+			})
+		}}
+}
+
 // notified takes the notification itself for the start. No job runs.
 func notified() contender {
 	return contender{name: "notification", apply: applySQL,

@@ -24,9 +24,13 @@ type growthCase struct {
 	prepare func(ctx context.Context, db *database) (release func(), err error)
 }
 
+// bareIn names the bare loop's side of a case.
+const bareIn = ", bare loop"
+
 // growth measures what a table that has grown, many jobs that may not run, or
 // another session's old snapshot leave of the throughput and the latency of an
-// agent: each case against the same on a small table.
+// agent: each case against the same on a small table. What they leave of the
+// bare loop's throughput stands beside it: that much is PostgreSQL's own.
 func growth(ctx context.Context, l *lab) error {
 	cases, err := l.growthCases(ctx)
 	if err != nil {
@@ -36,18 +40,20 @@ func growth(ctx context.Context, l *lab) error {
 	for _, c := range cases {
 		sides = append(sides, side{c.name, func(ctx context.Context) (figures, error) {
 			return l.onCopy(ctx, c.queue, func(db *database) (figures, error) { return l.grown(ctx, c, db) })
-		}})
+		}}, side{c.name + bareIn, func(ctx context.Context) (figures, error) { return l.bareGrown(ctx, c) }})
 	}
 	found, err := l.interleave(ctx, "growth", l.sizes.rounds, sides)
 	if err != nil {
 		return err
 	}
 	l.table.heading("Growth: the agent, against itself on a table with " + cases[0].name)
-	small := found[cases[0].name]
+	small, bareSmall := found[cases[0].name], found[cases[0].name+bareIn]
 	for _, c := range cases[1:] {
-		grown := found[c.name]
+		grown, bare := found[c.name], found[c.name+bareIn]
 		l.table.ratio(c.name+", 100 slots", grown[rateOfFew], small[rateOfFew], perSecond, atLeast(0.9))
+		l.table.ratio("  the bare loop's", bare[rateOfFew], bareSmall[rateOfFew], perSecond, none)
 		l.table.ratio(c.name+", 2000 slots", grown[rateOfMany], small[rateOfMany], perSecond, atLeast(0.9))
+		l.table.ratio("  the bare loop's", bare[rateOfMany], bareSmall[rateOfMany], perSecond, none)
 		l.table.ratio(c.name+", p50 of single jobs", grown[p50], small[p50], milliseconds, atMost(1/0.9))
 	}
 	return nil
@@ -128,6 +134,33 @@ func (l *lab) grown(ctx context.Context, c growthCase, db *database) (figures, e
 		return nil, err
 	}
 	return figures{rateOfFew: rateFew, rateOfMany: rateMany, p50: found[p50], p99: found[p99]}, nil
+}
+
+// bareGrown has the bare loop drain the case's backlog, at few slots and at many,
+// each on a copy of its own.
+func (l *lab) bareGrown(ctx context.Context, c growthCase) (figures, error) {
+	found := figures{}
+	for figure, slots := range map[string]int{rateOfFew: 100, rateOfMany: 2000} {
+		_, err := l.onCopy(ctx, c.queue, func(db *database) (figures, error) {
+			if c.prepare != nil {
+				release, err := c.prepare(ctx, db)
+				if err != nil {
+					return nil, err
+				}
+				defer release()
+			}
+			took, err := drainBare(ctx, db.url, slots)
+			if err != nil {
+				return nil, err
+			}
+			found[figure] = float64(l.sizes.growthJobs) / took.Seconds()
+			return nil, db.allCompleted(ctx, jobsLeft)
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
 }
 
 // work has an agent begin at least n no-op jobs. It returns how many it ran

@@ -25,9 +25,10 @@ const (
 // nearer to one. These figures are shown beside, for comparison.
 //
 // The floor is a connection that listens and at a notification claims one job
-// by a bare UPDATE in a transaction of its own: its return is the start.
+// by a bare UPDATE in a transaction of its own: its return is the start. Beside it
+// stands one that claims on a connection of its own, as the agent does.
 func latency(ctx context.Context, l *lab) error {
-	sides, err := l.contend(ctx, []contender{agentContender(), bareContender(1), notified(), riverContender()},
+	sides, err := l.contend(ctx, []contender{agentContender(), bareContender(1), bareApart(1), notified(), riverContender()},
 		func(ctx context.Context, db *database, c contender) (figures, error) {
 			return singles(ctx, db, c, l.sizes.singles)
 		})
@@ -44,6 +45,8 @@ func latency(ctx context.Context, l *lab) error {
 	}
 	against(p50, "bare claim", atMost(1.2))
 	against(p99, "bare claim", atMost(2))
+	against(p50, "bare claim, LISTEN apart", none)
+	against(p99, "bare claim, LISTEN apart", none)
 	against(p50, "River", none)
 	against(p99, "River", none)
 	for _, figure := range []string{sentP50, sentP99} {

@@ -43,6 +43,7 @@ var benchmarks = []benchmark{
 	{"arrivals", "commit to start at 1,000 jobs a second, arriving steadily", arrivals, false},
 	{"growth", "the agent beside finished rows, jobs that may not run and an old snapshot", growth, false},
 	{"console", "what the console's pages ask, beside finished rows", console, false},
+	{"keys", "from a key to what the console writes, through a pseudo-terminal", keys, false},
 	{"shell", "a shell job's start to result at full isolation, against os/exec", startOfShellJobs, false},
 	{"docker", "single docker jobs, in containers started ahead and made for them", containers, false},
 	{"idle", "queries, CPU and memory of both programs without work", idle, false},
@@ -136,7 +137,7 @@ func parse(args []string) ([]benchmark, sizes, error) {
 	set.IntVar(&s.singles, "singles", 300, "single jobs of a latency measurement; a third of them for growth")
 	set.DurationVar(&s.arrivals, "arrivals", 5*time.Second, "how long jobs arrive steadily")
 	finished := set.String("finished", "100000,1000000", "finished rows of the grown tables, separated by commas")
-	set.StringVar(&s.ids, "ids", "default", "ids of the finished rows: the table's default, which is random, or ordered by time")
+	set.StringVar(&s.ids, "ids", "default", "ids of the finished rows: random, as applications had them, or ordered by time, as new rows have them")
 	set.IntVar(&s.crowd, "crowd", 1_000_000, "waiting jobs that may not run")
 	set.IntVar(&s.growthJobs, "growth-jobs", 100_000, "jobs of a growth measurement, a fifth of them at 100 slots")
 	set.DurationVar(&s.idle, "idle", 30*time.Second, "how long an idle program is watched")

@@ -82,6 +82,9 @@ func (l *lab) migrateFrom(ctx context.Context, name, schema string) error {
 	l.table.ratio("waits over 100 ms", ours["over"], obvious["over"], counted, none)
 	l.table.figure("waits over 100 ms before, in 10 s", ours["usual over"], counted, none)
 	l.table.figure("waits over 100 ms while old rows are filled", ours["fill over"], counted, none)
+	l.table.figure("longest wait while --down goes back, beyond that", max(0, ours["down longest"]-ours["usual longest"]), milliseconds, atMost(felt.Seconds()))
+	l.table.figure("waits over 100 ms while --down goes back", ours["down over"], counted, none)
+	l.table.figure("time of --down", ours["down"], seconds, none)
 	l.table.ratio("total time, without the back-fill", ours["total"], obvious["total"], seconds, none)
 	l.table.ratio("the same, against the bare index builds", ours["total"], bare["builds"], seconds, atMost(1.5))
 	l.table.figure("time of the back-fill, paced", ours["fill"], seconds, none)
@@ -105,8 +108,8 @@ SELECT 'past-' || n, 'service_' || n % 10, 'run', jsonb_build_object('order', n,
   FROM (SELECT n, n % 25 <> 0 AS ok, now() - interval '30 days' * ($1::bigint - n) / $1 - interval '1 minute' AS at
           FROM generate_series(1::bigint, $1) n) past`
 
-// ours is migrate-schema. The back-fill, which comes last and keeps nobody from
-// working, is timed by itself.
+// ours is migrate-schema, and then the way back. The back-fill, which comes last
+// and keeps nobody from working, is timed by itself.
 func (l *lab) ours(ctx context.Context, db *database, f figures) error {
 	conn, err := pgx.Connect(ctx, db.url)
 	if err != nil {
@@ -142,6 +145,19 @@ func (l *lab) ours(ctx context.Context, db *database, f figures) error {
 	var filled float64
 	err = db.conn.QueryRow(ctx, "SELECT coalesce(sum(rows_filled), 0)::float8 FROM jobs.tb_schema_fill").Scan(&filled)
 	f["filled"] = filled
+	if err != nil {
+		return err
+	}
+	if conn.IsClosed() { // the back-fill was ended
+		if conn, err = pgx.Connect(ctx, db.url); err != nil {
+			return err
+		}
+		defer conn.Close(context.WithoutCancel(ctx))
+	}
+	waitsOf(ctx).phase("down ")
+	began = time.Now()
+	_, err = migrations.Down(ctx, conn, migrations.Options{})
+	f["down"] = time.Since(began).Seconds()
 	return err
 }
 

@@ -69,17 +69,25 @@ func (p programs) agent(ctx context.Context, url string) (pid int, stop func() e
 // console opens specql-tui in a terminal, on the live page, with which it
 // begins. Stop quits it.
 func (p programs) console(ctx context.Context, url string) (pid int, stop func() error, err error) {
-	console := exec.CommandContext(ctx, filepath.Join(p.folder, "specql-tui"), "--database-url", url)
-	terminal, err := screen.Start(140, 40, screen.Dark, console)
+	_, console, stop, err := p.open(ctx, url, 140, 40)
 	if err != nil {
 		return 0, nil, err
+	}
+	return console.Process.Pid, stop, nil
+}
+
+// open is console with its terminal, of any size.
+func (p programs) open(ctx context.Context, url string, cols, rows int) (terminal *screen.Terminal, console *exec.Cmd, stop func() error, err error) {
+	console = exec.CommandContext(ctx, filepath.Join(p.folder, "specql-tui"), "--database-url", url)
+	if terminal, err = screen.Start(cols, rows, screen.Dark, console); err != nil {
+		return nil, nil, nil, err
 	}
 	soon, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	if err := terminal.Expect(soon, "Live]"); err != nil {
-		return 0, nil, errors.Join(err, terminal.Close())
+		return nil, nil, nil, errors.Join(err, terminal.Close())
 	}
-	return console.Process.Pid, func() error {
+	return terminal, console, func() error {
 		err := terminal.Type("q")
 		if err == nil {
 			err = terminal.Wait(ctx)

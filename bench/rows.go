@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -26,8 +27,8 @@ func (l *lab) finishedTemplate(ctx context.Context, n int) (template, error) {
 	return l.jobsTemplate(ctx, thousands(n)+" finished jobs", l.finished(n), backlog("noop", l.sizes.growthJobs))
 }
 
-// idFrom says where an id comes from: the table's default, which is random, or
-// an application that makes them in the order of time (uuid version 7).
+// idFrom says where an id comes from: random ones, as an application had them, or
+// those in the order of time (uuid version 7), as new rows have them.
 var idFrom = map[string]string{
 	"default": `gen_random_uuid()`,
 	"ordered": `(lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0') || '7' || substr(md5(n::text), 1, 3)
@@ -35,25 +36,57 @@ var idFrom = map[string]string{
 }
 
 // finishedSQL is a week's jobs of ten services in the order in which they came,
-// all ended: three in a hundred failed for good.
-const finishedSQL = `
-INSERT INTO jobs.tb_job_run (id, identifier, service_name, operation, input_data, output_data, error_message, status, attempts,
-       execution_type, resource_usage, duration_seconds, tenant_id, correlation_id, entity_type, entity_pk,
-       created_at, started_at, completed_at, updated_at)
-SELECT %s, 'past-' || n, 'service_' || n %% 10, 'run', jsonb_build_object('order', n, 'amount', n %% 10000, 'currency', 'EUR'),
-       CASE WHEN ok THEN jsonb_build_object('id', 'ch_' || n, 'status', 'paid') END, CASE WHEN NOT ok THEN 'HTTP 503' END,
-       CASE WHEN ok THEN 'completed' ELSE 'failed' END, CASE WHEN ok THEN 1 ELSE 3 END,
-       CASE WHEN n %% 10 < 8 THEN 'http' ELSE 'shell' END, jsonb_build_object('duration_seconds', took), took,
-       md5((n %% 100)::text)::uuid, 'req-' || n / 4, 'order', n::text,
-       at, at + interval '5 ms', at + interval '5 ms' + took * interval '1 s', at + interval '5 ms' + took * interval '1 s'
-  FROM (SELECT n, n %% 33 <> 0 AS ok, (20 + n * 7919 %% 180) / 1000.0 AS took,
-               now() - interval '7 days' * ($1::bigint - n) / $1 - interval '1 minute' AS at
-          FROM generate_series(1::bigint, $1) n) past`
+// from the n-th to before the m-th of all, as they live: queued, claimed, ended,
+// three in a hundred failed for good. What a job leaves behind in the table's
+// pages, and in which of them its versions come to lie, decides how the table
+// works later: rows that are written once and never change are no finished jobs.
+var finishedSQL = []string{`
+INSERT INTO jobs.tb_job_run (id, identifier, service_name, operation, input_data, execution_type,
+       tenant_id, correlation_id, entity_type, entity_pk, created_at)
+SELECT %[1]s, 'past-' || n, 'service_' || n %% 10, 'run', jsonb_build_object('order', n, 'amount', n %% 10000, 'currency', 'EUR'),
+       CASE WHEN n %% 10 < 8 THEN 'http' ELSE 'shell' END, md5((n %% 100)::text)::uuid, 'req-' || n / 4, 'order', n::text, at
+  FROM (SELECT n, now() - interval '7 days' * (%[4]d - n) / %[4]d - interval '1 minute' AS at
+          FROM generate_series(%[2]d::bigint, %[3]d - 1) n) past`, `
+UPDATE jobs.tb_job_run SET status = 'running', attempts = 1, started_at = created_at + interval '5 ms', updated_at = created_at + interval '5 ms'
+ WHERE status = 'pending'`, `
+UPDATE jobs.tb_job_run r
+   SET status = CASE WHEN ok THEN 'completed' ELSE 'failed' END, attempts = CASE WHEN ok THEN 1 ELSE 3 END,
+       output_data = CASE WHEN ok THEN jsonb_build_object('id', 'ch_' || n, 'status', 'paid') END,
+       error_message = CASE WHEN NOT ok THEN 'HTTP 503' END,
+       resource_usage = jsonb_build_object('duration_seconds', took), duration_seconds = took,
+       completed_at = started_at + took * interval '1 s', updated_at = started_at + took * interval '1 s'
+  FROM (SELECT id, n, n %% 33 <> 0 AS ok, (20 + n * 7919 %% 180) / 1000.0 AS took
+          FROM (SELECT id, entity_pk::bigint AS n FROM jobs.tb_job_run WHERE status = 'running') x) past
+ WHERE r.id = past.id`}
+
+// finishedAtOnce is how many jobs go through their life together, and
+// vacuumEvery after how many such rounds the table is vacuumed, as it is by
+// itself when a fifth of it has changed.
+const (
+	finishedAtOnce = 25_000
+	vacuumEvery    = 6
+)
 
 // finished adds n jobs of the past.
 func (l *lab) finished(n int) filler {
 	return func(ctx context.Context, conn *pgx.Conn) error {
-		_, err := conn.Exec(ctx, fmt.Sprintf(finishedSQL, idFrom[l.sizes.ids]), n)
-		return err
+		for from, round := 1, 1; from <= n; from, round = from+finishedAtOnce, round+1 {
+			for i, sql := range finishedSQL {
+				if i == 0 {
+					sql = fmt.Sprintf(sql, idFrom[l.sizes.ids], from, min(from+finishedAtOnce, n+1), n)
+				} else {
+					sql = strings.ReplaceAll(sql, "%%", "%")
+				}
+				if _, err := conn.Exec(ctx, sql); err != nil {
+					return err
+				}
+			}
+			if round%vacuumEvery == 0 {
+				if _, err := conn.Exec(ctx, "VACUUM jobs.tb_job_run"); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
 	}
 }

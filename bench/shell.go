@@ -48,20 +48,20 @@ func startOfShellJobs(ctx context.Context, l *lab) error {
 	if err != nil {
 		return fmt.Errorf("shell: %w", err)
 	}
-	job, err := perSecondOf(ctx, s.job)
+	job, jobCPU, err := perSecondOf(ctx, s.job)
 	if err != nil {
 		return fmt.Errorf("shell: %w", err)
 	}
-	bare, err := perSecondOf(ctx, s.bare)
+	bare, bareCPU, err := perSecondOf(ctx, s.bare)
 	if err != nil {
 		return fmt.Errorf("shell: %w", err)
 	}
 	l.table.heading("Shell: " + nothing + " at full isolation, against os/exec")
 	l.table.ratio("start to result, median", fresh["job"], fresh["bare"], milliseconds, atMost(2))
-	l.table.ratio("processor time of it, median", fresh["job cpu"], fresh["bare cpu"], milliseconds, none)
 	l.table.ratio(fmt.Sprintf("start to result beside %d MB of heap, against bare there", heapMB), grown["job"]/grown["bare"], fresh["job"]/fresh["bare"], plain, atMost(1.25))
 	l.table.figure(fmt.Sprintf("jobs on %d cores", runtime.NumCPU()), job, perSecond, atLeast(500))
 	l.table.ratio("the same against bare", job, bare, perSecond, none)
+	l.table.ratio("processor time of each of these", jobCPU, bareCPU, milliseconds, none)
 	return nil
 }
 
@@ -125,12 +125,11 @@ func (s *shellBench) starts(ctx context.Context, n int, heavy bool) (figures, er
 	took := map[string][]float64{}
 	for range n {
 		for name, run := range map[string]func(context.Context) error{"job": s.job, "bare": s.bare} {
-			began, used := time.Now(), processorTime()
+			began := time.Now()
 			if err := run(ctx); err != nil {
 				return nil, err
 			}
 			took[name] = append(took[name], time.Since(began).Seconds())
-			took[name+" cpu"] = append(took[name+" cpu"], processorTime()-used)
 		}
 	}
 	runtime.KeepAlive(ballast)
@@ -153,12 +152,14 @@ func processorTime() (seconds float64) {
 	return seconds
 }
 
-// perSecondOf runs as many at once as there are cores, one after another.
-func perSecondOf(ctx context.Context, run func(context.Context) error) (float64, error) {
+// perSecondOf runs as many at once as there are cores, one after another, and
+// returns how many that makes a second, and the processor time of each, with
+// what is done ahead of it and behind it, in seconds.
+func perSecondOf(ctx context.Context, run func(context.Context) error) (rate, cpu float64, err error) {
 	var done atomic.Int64
 	var failed atomic.Pointer[error]
 	var workers sync.WaitGroup
-	began := time.Now()
+	began, used := time.Now(), processorTime()
 	for range runtime.NumCPU() {
 		workers.Go(func() {
 			for time.Since(began) < shortJobs && ctx.Err() == nil {
@@ -172,7 +173,8 @@ func perSecondOf(ctx context.Context, run func(context.Context) error) (float64,
 	}
 	workers.Wait()
 	if err := failed.Load(); err != nil {
-		return 0, *err
+		return 0, 0, *err
 	}
-	return float64(done.Load()) / time.Since(began).Seconds(), ctx.Err()
+	n := float64(done.Load())
+	return n / time.Since(began).Seconds(), (processorTime() - used) / n, ctx.Err()
 }
