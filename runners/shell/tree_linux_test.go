@@ -6,19 +6,25 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 )
 
-// processesWith lists the processes of this host whose command line holds a
-// text.
+// anInit is how the command line of an attempt's init begins; then comes the
+// program's.
+var anInit = regexp.MustCompile("^[-h][0-9]\x00")
+
+// processesWith lists the processes of this host whose command line holds a text,
+// but for inits: one that has said that nothing of its tree is left may still be
+// ending when the result is there.
 func processesWith(text string) []string {
 	var list []string
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, file := range files {
-		if b, err := os.ReadFile(file); err == nil && strings.Contains(string(b), text) {
+		if b, err := os.ReadFile(file); err == nil && strings.Contains(string(b), text) && !anInit.Match(b) {
 			list = append(list, strings.ReplaceAll(string(b), "\x00", " "))
 		}
 	}
@@ -33,6 +39,9 @@ func wantNothingLeft(t *testing.T, r *Runner) {
 	if r.sys.fast != nil {
 		r.sys.fast.dismiss() // what waits for attempts is no leftover
 	}
+	if left := children(t); len(left) > 0 {
+		t.Errorf("children are left: %q", left)
+	}
 	for _, root := range r.sys.h.roots() {
 		for _, name := range entries(root, "") {
 			if isDir(filepath.Join(root, name)) {
@@ -43,6 +52,27 @@ func wantNothingLeft(t *testing.T, r *Runner) {
 	if left := entries(r.base, ""); len(left) > 0 {
 		t.Errorf("temporary directories are left: %v", left)
 	}
+}
+
+// children lists the command lines of this process's children.
+func children(t *testing.T) []string {
+	t.Helper()
+	var list []string
+	files, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		pids, err := os.ReadFile(file)
+		if err != nil {
+			continue // the thread has ended
+		}
+		for _, pid := range strings.Fields(string(pids)) {
+			line, _ := os.ReadFile("/proc/" + pid + "/cmdline")
+			list = append(list, pid+" "+string(line))
+		}
+	}
+	return list
 }
 
 // levels are the isolations that the tree must die at.
