@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -11,13 +13,17 @@ import (
 // fewFinished is how many finished rows a small table has.
 const fewFinished = 10_000
 
-// The rates of a case: at few slots and at many.
-const rateOfFew, rateOfMany = rate + " at 100 slots", rate + " at 2000 slots"
+// drainSlots are the slots of drains: few and many.
+var drainSlots = []int{100, 2000}
+
+// rateAt names the rate of a case at so many slots.
+func rateAt(slots int) string { return fmt.Sprintf("%s at %d slots", rate, slots) }
 
 // growthCase is a table, and what goes on beside the jobs that are measured.
 type growthCase struct {
 	name   string
 	queue  template
+	bare   bool     // the bare loop is measured too
 	others []string // services in the registry beside the measured one
 	// prepare, where there is one, runs on the case's copy; release ends what
 	// it began.
@@ -29,8 +35,8 @@ const bareIn = ", bare loop"
 
 // growth measures what a table that has grown, many jobs that may not run, or
 // another session's old snapshot leave of the throughput and the latency of an
-// agent: each case against the same on a small table. What they leave of the
-// bare loop's throughput stands beside it: that much is PostgreSQL's own.
+// agent: each case against the same on a small table. What finished rows leave of
+// the bare loop's throughput stands beside it: that much is PostgreSQL's own.
 func growth(ctx context.Context, l *lab) error {
 	cases, err := l.growthCases(ctx)
 	if err != nil {
@@ -38,9 +44,10 @@ func growth(ctx context.Context, l *lab) error {
 	}
 	var sides []side
 	for _, c := range cases {
-		sides = append(sides, side{c.name, func(ctx context.Context) (figures, error) {
-			return l.onCopy(ctx, c.queue, func(db *database) (figures, error) { return l.grown(ctx, c, db) })
-		}}, side{c.name + bareIn, func(ctx context.Context) (figures, error) { return l.bareGrown(ctx, c) }})
+		sides = append(sides, side{c.name, func(ctx context.Context) (figures, error) { return l.grown(ctx, c) }})
+		if c.bare {
+			sides = append(sides, side{c.name + bareIn, func(ctx context.Context) (figures, error) { return l.bareGrown(ctx, c) }})
+		}
 	}
 	found, err := l.interleave(ctx, "growth", l.sizes.rounds, sides)
 	if err != nil {
@@ -50,10 +57,12 @@ func growth(ctx context.Context, l *lab) error {
 	small, bareSmall := found[cases[0].name], found[cases[0].name+bareIn]
 	for _, c := range cases[1:] {
 		grown, bare := found[c.name], found[c.name+bareIn]
-		l.table.ratio(c.name+", 100 slots", grown[rateOfFew], small[rateOfFew], perSecond, atLeast(0.9))
-		l.table.ratio("  the bare loop's", bare[rateOfFew], bareSmall[rateOfFew], perSecond, none)
-		l.table.ratio(c.name+", 2000 slots", grown[rateOfMany], small[rateOfMany], perSecond, atLeast(0.9))
-		l.table.ratio("  the bare loop's", bare[rateOfMany], bareSmall[rateOfMany], perSecond, none)
+		for _, slots := range drainSlots {
+			l.table.ratio(fmt.Sprintf("%s, %d slots", c.name, slots), grown[rateAt(slots)], small[rateAt(slots)], perSecond, atLeast(0.9))
+			if c.bare {
+				l.table.ratio("  the bare loop's", bare[rateAt(slots)], bareSmall[rateAt(slots)], perSecond, none)
+			}
+		}
 		l.table.ratio(c.name+", p50 of single jobs", grown[p50], small[p50], milliseconds, atMost(1/0.9))
 	}
 	return nil
@@ -64,13 +73,13 @@ func (l *lab) growthCases(ctx context.Context) ([]growthCase, error) {
 	if err != nil {
 		return nil, err
 	}
-	cases := []growthCase{{name: thousands(fewFinished) + " finished jobs", queue: small}}
+	cases := []growthCase{{name: thousands(fewFinished) + " finished jobs", queue: small, bare: true}}
 	for _, n := range l.sizes.finished {
 		big, err := l.finishedTemplate(ctx, n)
 		if err != nil {
 			return nil, err
 		}
-		cases = append(cases, growthCase{name: thousands(n) + " finished jobs", queue: big})
+		cases = append(cases, growthCase{name: thousands(n) + " finished jobs", queue: big, bare: true})
 	}
 	waiting := thousands(l.sizes.crowd) + " waiting jobs"
 	crowded, err := l.jobsTemplate(ctx, waiting, l.finished(fewFinished), backlog("crowd", l.sizes.crowd), backlog("noop", l.sizes.growthJobs))
@@ -78,9 +87,9 @@ func (l *lab) growthCases(ctx context.Context) ([]growthCase, error) {
 		return nil, err
 	}
 	return append(cases,
-		growthCase{waiting + " of a switched-off type", crowded, []string{switchedOff}, switchShellOff},
-		growthCase{waiting + " of a rate-limited service", crowded, []string{rateLimited}, nil},
-		growthCase{"an open snapshot of another session", small, nil, holdSnapshot}), nil
+		growthCase{name: waiting + " of a switched-off type", queue: crowded, others: []string{switchedOff}, prepare: switchShellOff},
+		growthCase{name: waiting + " of a rate-limited service", queue: crowded, others: []string{rateLimited}},
+		growthCase{name: "an open snapshot of another session", queue: small, prepare: holdSnapshot}), nil
 }
 
 // The service that a crowd of jobs waits for, in its two cases.
@@ -108,39 +117,41 @@ func holdSnapshot(ctx context.Context, db *database) (release func(), err error)
 	return func() { conn.Close(context.WithoutCancel(ctx)) }, err
 }
 
-// grown measures one case, all on its copy: a fifth of the backlog at 100
-// slots, the rest at 2000, then single jobs.
-func (l *lab) grown(ctx context.Context, c growthCase, db *database) (figures, error) {
-	if c.prepare != nil {
-		release, err := c.prepare(ctx, db)
+// grown has an agent drain the case's backlog, at few slots and at many, and then
+// begin single jobs.
+func (l *lab) grown(ctx context.Context, c growthCase) (figures, error) {
+	found := figures{}
+	err := l.drains(ctx, c, func(db *database, slots int) error {
+		took, err := c.work(ctx, db, slots, l.sizes.growthJobs)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		defer release()
-	}
-	few, rateFew, err := c.work(ctx, db, 100, l.sizes.growthJobs/5)
-	if err != nil {
-		return nil, err
-	}
-	_, rateMany, err := c.work(ctx, db, 2000, l.sizes.growthJobs-few)
-	if err != nil {
-		return nil, err
-	}
-	if err := db.allCompleted(ctx, jobsLeft); err != nil {
-		return nil, err
-	}
-	found, err := singles(ctx, db, agentContender(c.others...), l.sizes.singles/3)
-	if err != nil {
-		return nil, err
-	}
-	return figures{rateOfFew: rateFew, rateOfMany: rateMany, p50: found[p50], p99: found[p99]}, nil
+		found[rateAt(slots)] = float64(l.sizes.growthJobs) / took.Seconds()
+		if slots < drainSlots[len(drainSlots)-1] {
+			return nil
+		}
+		single, err := singles(ctx, db, agentContender(c.others...), l.sizes.singles/3)
+		found[p50], found[p99] = single[p50], single[p99]
+		return err
+	})
+	return found, err
 }
 
-// bareGrown has the bare loop drain the case's backlog, at few slots and at many,
-// each on a copy of its own.
+// bareGrown has the bare loop drain the case's backlog.
 func (l *lab) bareGrown(ctx context.Context, c growthCase) (figures, error) {
 	found := figures{}
-	for figure, slots := range map[string]int{rateOfFew: 100, rateOfMany: 2000} {
+	err := l.drains(ctx, c, func(db *database, slots int) error {
+		took, err := drainBare(ctx, db.url, slots)
+		found[rateAt(slots)] = float64(l.sizes.growthJobs) / took.Seconds()
+		return err
+	})
+	return found, err
+}
+
+// drains has the case's backlog drained at few slots and at many, each on a copy
+// of its own.
+func (l *lab) drains(ctx context.Context, c growthCase, drain func(db *database, slots int) error) error {
+	for _, slots := range drainSlots {
 		_, err := l.onCopy(ctx, c.queue, func(db *database) (figures, error) {
 			if c.prepare != nil {
 				release, err := c.prepare(ctx, db)
@@ -149,30 +160,25 @@ func (l *lab) bareGrown(ctx context.Context, c growthCase) (figures, error) {
 				}
 				defer release()
 			}
-			took, err := drainBare(ctx, db.url, slots)
-			if err != nil {
+			if err := drain(db, slots); err != nil {
 				return nil, err
 			}
-			found[figure] = float64(l.sizes.growthJobs) / took.Seconds()
 			return nil, db.allCompleted(ctx, jobsLeft)
 		})
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return found, nil
+	return nil
 }
 
-// work has an agent begin at least n no-op jobs. It returns how many it ran
-// before it left, and at what rate.
-func (c growthCase) work(ctx context.Context, db *database, slots, n int) (ran int, rate float64, err error) {
+// work has an agent run the n no-op jobs, and returns how long it took.
+func (c growthCase) work(ctx context.Context, db *database, slots, n int) (time.Duration, error) {
 	begun := newTally(n)
 	count := func(job *jobs.Job) {
 		if job.Service == "noop" {
 			begun.add()
 		}
 	}
-	took, err := agentRuns(ctx, db.url, slots, begun, append([]string{noopService}, c.others...), noop{jobs.HTTP, count}, noop{jobs.Shell, count})
-	ran = int(begun.count.Load())
-	return ran, float64(ran) / took.Seconds(), err
+	return agentRuns(ctx, db.url, slots, begun, append([]string{noopService}, c.others...), noop{jobs.HTTP, count}, noop{jobs.Shell, count})
 }

@@ -139,7 +139,7 @@ func parse(args []string) ([]benchmark, sizes, error) {
 	finished := set.String("finished", "100000,1000000", "finished rows of the grown tables, separated by commas")
 	set.StringVar(&s.ids, "ids", "default", "ids of the finished rows: random, as applications had them, or ordered by time, as new rows have them")
 	set.IntVar(&s.crowd, "crowd", 1_000_000, "waiting jobs that may not run")
-	set.IntVar(&s.growthJobs, "growth-jobs", 100_000, "jobs of a growth measurement, a fifth of them at 100 slots")
+	set.IntVar(&s.growthJobs, "growth-jobs", 200_000, "jobs of each drain of a growth measurement")
 	set.DurationVar(&s.idle, "idle", 30*time.Second, "how long an idle program is watched")
 	set.IntVar(&s.migrateRows, "migrate-rows", 5_000_000, "jobs of the table that is migrated")
 	set.StringVar(&s.variants, "variants", "early,newer", "the tables that the migration starts from")

@@ -13,7 +13,7 @@ import (
 // the bare loop and, half as many, through River with as many workers as slots.
 func throughput(ctx context.Context, l *lab) error {
 	l.table.heading("Throughput: no-op jobs from a backlog, until the last is recorded as completed")
-	for _, slots := range []int{100, 2000} {
+	for _, slots := range drainSlots {
 		n := l.sizes.jobs
 		if slots == 100 {
 			n /= 2
