@@ -1,10 +1,9 @@
 package shell
 
 import (
-	"io/fs"
+	"fmt"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -31,9 +30,9 @@ func newDiskWatch(dir workDir, most int64) *diskWatch {
 	return w
 }
 
-// watch tells, once, how many bytes the attempt has written when they are too
-// many, or its files are.
-func (w *diskWatch) watch(done <-chan struct{}, filled chan<- int64) {
+// watch tells, once, what the attempt has filled the directory with, when that is
+// too much.
+func (w *diskWatch) watch(done <-chan struct{}, filled chan<- string) {
 	tick := time.NewTicker(diskLook)
 	defer tick.Stop()
 	for ended := false; !ended; {
@@ -42,44 +41,62 @@ func (w *diskWatch) watch(done <-chan struct{}, filled chan<- int64) {
 			ended = true // and looked at once more
 		case <-tick.C:
 		}
-		if bytes, over := w.look(); over {
-			filled <- bytes
+		if used := w.look(); used != "" {
+			filled <- used
 			return
 		}
 	}
 }
 
-func (w *diskWatch) look() (bytes int64, over bool) {
+// look returns what is too much; empty: nothing is.
+func (w *diskWatch) look() string {
 	var now unix.Statfs_t
 	if unix.Fstatfs(int(w.dir.Fd()), &now) != nil {
-		return 0, false
+		return ""
 	}
 	grown := (int64(w.free.Bfree) - int64(now.Bfree)) * now.Bsize
 	made := int64(w.free.Ffree) - int64(now.Ffree)
 	if grown <= w.most && made <= w.files {
-		return 0, false
+		return ""
 	}
-	bytes, files := w.changed()
-	return max(bytes, 1), bytes > w.most || files > w.files
+	switch bytes, files := w.changed(); {
+	case files > w.files:
+		return fmt.Sprintf("more than %d files in the working directory", w.files)
+	case bytes > w.most:
+		return fmt.Sprintf("%d MiB in the working directory", (bytes+1<<20-1)>>20)
+	}
+	return ""
 }
 
 // changed adds up the files of the directory that were changed since the
-// attempt began, as the kernel's coarse clock has it.
+// attempt began, as the kernel's coarse clock has it. More than there may be are
+// not looked at: the attempt goes on meanwhile.
 func (w *diskWatch) changed() (bytes, files int64) {
 	since := w.began.Add(-10 * time.Millisecond)
-	_ = filepath.WalkDir(w.dir.path, func(path string, d fs.DirEntry, err error) error {
+	for dirs := []string{w.dir.path}; len(dirs) > 0 && files <= w.files; {
+		path := dirs[len(dirs)-1]
+		dirs = dirs[:len(dirs)-1]
+		dir, err := os.OpenFile(path, unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 		if err != nil {
-			return nil
+			continue // it is gone
 		}
-		info, err := os.Lstat(path)
-		if err != nil {
-			return nil
+		for files <= w.files {
+			entries, err := dir.ReadDir(512)
+			for _, e := range entries {
+				if e.IsDir() {
+					dirs = append(dirs, filepath.Join(path, e.Name()))
+				}
+				var st unix.Stat_t
+				if unix.Fstatat(int(dir.Fd()), e.Name(), &st, unix.AT_SYMLINK_NOFOLLOW) == nil && time.Unix(st.Ctim.Unix()).After(since) {
+					files++
+					bytes += st.Blocks * 512
+				}
+			}
+			if err != nil { // io.EOF
+				break
+			}
 		}
-		if st, ok := info.Sys().(*syscall.Stat_t); ok && time.Unix(st.Ctim.Unix()).After(since) {
-			files++
-			bytes += st.Blocks * 512
-		}
-		return nil
-	})
+		dir.Close()
+	}
 	return bytes, files
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -170,5 +171,49 @@ func TestUsageIsWhatTheProgramReallyUsed(t *testing.T) {
 	cpu := mustRun(t, r, newCall(t, "cpu", "1500"))
 	if used := *cpu.Usage.CPUUsagePercent / 100 * cpu.Usage.DurationSeconds; !near(used, 1.5) {
 		t.Errorf("processor time = %.3f s, the program used 1.5", used)
+	}
+}
+
+func TestTheWatchLooksAtNoMoreFilesThanThereMayBe(t *testing.T) {
+	dir := t.TempDir()
+	before := filepath.Join(dir, "before")
+	if err := os.WriteFile(before, make([]byte, 8<<20), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	elsewhere := t.TempDir()
+	if err := os.WriteFile(filepath.Join(elsewhere, "file"), make([]byte, 4<<20), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(50 * time.Millisecond) // the watch allows for a coarse clock
+	handle, path, err := openPath(dir, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer handle.Close()
+	w := newDiskWatch(workDir{File: handle, path: path}, 1<<20)
+	most := int(w.files)
+	deep := filepath.Join(dir, "a", "b")
+	if err := os.MkdirAll(deep, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(elsewhere, filepath.Join(deep, "link")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(deep, "file"), make([]byte, 2<<20), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if bytes, files := w.changed(); files != 4 || bytes < 2<<20 || bytes > 3<<20 {
+		t.Errorf("%d bytes in %d files, want some 2 MiB in 2 directories, a link and a file", bytes, files)
+	}
+	for n := range 2 * most {
+		if err := os.WriteFile(filepath.Join(deep, fmt.Sprint(n)), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, files := w.changed(); files <= w.files || files > w.files+512 {
+		t.Errorf("%d files were looked at, at most %d are allowed", files, w.files)
+	}
+	if used := w.look(); used != fmt.Sprintf("more than %d files in the working directory", most) {
+		t.Errorf("used: %q", used)
 	}
 }

@@ -15,12 +15,12 @@ import (
 
 // outcome is how an attempt's program ended and what it used.
 type outcome struct {
-	ended   error // why the attempt was stopped: the context's error; nil when it ended by itself
-	overCPU bool  // stopped, or stopped itself, over cpu_seconds
-	overOut bool  // stopped for writing too much
-	overDsk int64 // bytes in the working directory that it was stopped for
-	tmpFull bool  // the private /tmp had no room left at the end
-	lost    bool  // the shim was killed and could not say how the program ended
+	ended   error  // why the attempt was stopped: the context's error; nil when it ended by itself
+	overCPU bool   // stopped, or stopped itself, over cpu_seconds
+	overOut bool   // stopped for writing too much
+	overDsk string // what filled the working directory, if it was stopped for that
+	tmpFull bool   // the private /tmp had no room left at the end
+	lost    bool   // the shim was killed and could not say how the program ended
 
 	exitCode int // 128 + the signal's number where a signal ended it
 	signal   syscall.Signal
@@ -85,8 +85,8 @@ func (a *attempt) judge(o outcome) error {
 		return &runners.LimitError{Limit: "cpu_seconds", Used: seconds(o.cpu.Seconds()), Allowed: seconds(limits.CPUSeconds)}
 	case o.overOut:
 		return &runners.LimitError{Limit: "output_bytes", Used: fmt.Sprintf("more than %d", a.policy.output.Both), Allowed: strconv.FormatInt(a.policy.output.Both, 10)}
-	case o.overDsk > 0:
-		return &runners.LimitError{Limit: "disk_mb", Used: fmt.Sprintf("%d MiB or files in the working directory", (o.overDsk+1<<20-1)>>20), Allowed: fmt.Sprintf("%d MiB", limits.DiskMB)}
+	case o.overDsk != "":
+		return &runners.LimitError{Limit: "disk_mb", Used: o.overDsk, Allowed: fmt.Sprintf("%d MiB", limits.DiskMB)}
 	case o.failed() && o.oomKills > 0 && limits.MemoryMB == 0:
 		return &runners.LimitError{Limit: "memory_mb", Used: fmt.Sprintf("%d MiB", o.peak>>20), Allowed: "what the host had left"}
 	case o.failed() && o.oomKills > 0:

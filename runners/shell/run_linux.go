@@ -362,13 +362,13 @@ type supervisor struct {
 	over    sync.WaitGroup
 	stopped outcome // ended, overCPU
 	samples struct{ sum, count, peak int64 }
-	filled  chan int64 // bytes in the working directory, when they are too many
+	filled  chan string // what is too much in the working directory
 }
 
 // supervise stops the tree when its context ends or it has used its
 // processor time, and samples its memory.
 func supervise(ctx context.Context, grace time.Duration, a *attempt, p *process, g *group) *supervisor {
-	s := &supervisor{done: make(chan struct{}), filled: make(chan int64, 1)}
+	s := &supervisor{done: make(chan struct{}), filled: make(chan string, 1)}
 	exceeded := make(chan struct{})
 	s.over.Go(func() { s.watch(a.policy.limits.CPUSeconds, g, exceeded) })
 	if a.policy.limits.DiskMB > 0 && a.plan.files != "read" && a.plan.files != "none" {
