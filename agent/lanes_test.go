@@ -21,6 +21,7 @@ type queue struct {
 	wakes   []jobs.Place // committed, not yet heard of
 	flying  []flight
 	running []*attempt
+	ended   int // and not recorded
 	claimed int
 }
 
@@ -72,7 +73,7 @@ func (q *queue) send() bool {
 
 func (q *queue) land(i int, fail bool) {
 	f := q.flying[i]
-	q.ledger.land()
+	q.ledger.land(f.req)
 	q.flying = slices.Delete(q.flying, i, i+1)
 	if fail { // rolled back: the rows wait as before, and nobody is told
 		for _, j := range f.out.Claimed {
@@ -84,6 +85,7 @@ func (q *queue) land(i int, fail bool) {
 		q.ledger.undo(f.req)
 		return
 	}
+	q.ended -= f.req.out.len()
 	started, _ := q.ledger.done(f.req, &f.out, time.Now(), 0)
 	q.running = append(q.running, started...)
 	q.claimed += len(started)
@@ -92,6 +94,7 @@ func (q *queue) land(i int, fail bool) {
 func (q *queue) end(i int) {
 	a := q.running[i]
 	q.running = slices.Delete(q.running, i, i+1)
+	q.ended++
 	q.ledger.finish(a, outcome{completed: &jobs.Completion{Job: a.job}}, func(*ledger) {})
 }
 
@@ -157,6 +160,9 @@ func findAll(t *testing.T, config *registry.Config) {
 			if busy > slots || q.ledger.free > slots {
 				t.Fatalf("%d jobs in %d slots, %d free", busy, slots, q.ledger.free)
 			}
+			if running, unrecorded := q.ledger.state(); running != len(q.running) || unrecorded != q.ended {
+				t.Fatalf("the ledger has %d running and %d unrecorded, there are %d and %d", running, unrecorded, len(q.running), q.ended)
+			}
 		}
 		for len(q.wakes) > 0 {
 			q.hear()
@@ -179,8 +185,8 @@ func findAll(t *testing.T, config *registry.Config) {
 		if q.claimed != inserted {
 			t.Fatalf("%d of %d jobs were found; %v wait", q.claimed, inserted, q.waiting)
 		}
-		if q.ledger.free != slots || q.ledger.ended != 0 {
-			t.Fatalf("at rest %d of %d slots are free, %d results unrecorded", q.ledger.free, slots, q.ledger.ended)
+		if _, unrecorded := q.ledger.state(); q.ledger.free != slots || unrecorded != 0 {
+			t.Fatalf("at rest %d of %d slots are free, %d results unrecorded", q.ledger.free, slots, unrecorded)
 		}
 		for _, ln := range q.ledger.lanes {
 			if ln.running != 0 || ln.reserved != 0 || len(ln.looks) != 0 {

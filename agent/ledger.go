@@ -43,6 +43,7 @@ type ledger struct {
 	ended    int                             // results that wait to be recorded
 	quorum   int                             // results that are worth an exchange beside another
 	flying   int                             // exchanges under way
+	aloft    int                             // results and costs in them
 	taken    time.Time                       // when the last of them was
 	first    time.Time                       // when the first result came that waits
 	usual    int                             // how many were taken the last time, for the room of the next outbox
@@ -187,15 +188,23 @@ func (l *ledger) close() {
 	l.pokeAll()
 }
 
-// state returns how many attempts run and how many results wait.
+// state returns how many attempts run and how many results are not known to be
+// recorded.
 func (l *ledger) state() (running, unrecorded int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	unrecorded = l.ended + len(l.costs)
+	unrecorded = l.ended + len(l.costs) + l.aloft
 	for a := range l.aside {
 		unrecorded += a.out.len()
 	}
 	return len(l.running) + len(l.ending), unrecorded
+}
+
+// pace returns how many attempts run and how many results wait for an exchange.
+func (l *ledger) pace() (running, ended int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.running) + len(l.ending), l.ended
 }
 
 // become makes id the incarnation that claims from now on.

@@ -38,7 +38,7 @@ func (a *Agent) exchange(ctx context.Context) {
 		busy.Store(a.vitals.now())
 		gates, err = a.carryOut(ctx, conn, req)
 		busy.Store(0)
-		a.ledger.land()
+		a.ledger.land(req)
 		if err != nil {
 			conn.Close(context.WithoutCancel(ctx))
 			a.doubt.Store(a.doubt.Load() || req.asks())
@@ -77,7 +77,7 @@ const gatherFor = 20 * time.Microsecond
 func (a *Agent) gather() {
 	before, last := -1, time.Now()
 	for {
-		running, ended := a.ledger.state()
+		running, ended := a.ledger.pace()
 		switch now := time.Now(); {
 		case running == 0:
 			return
@@ -127,17 +127,19 @@ func (a *Agent) carryOut(ctx context.Context, conn *pgx.Conn, req *request) (gat
 		a.ledger.undo(req)
 		return 0, err
 	}
+	lost := 0
+	if err == nil { // counted by the time that the ledger has them recorded
+		lost = req.out.len() - out.Recorded
+		a.exchanges.add(took, req.out.len(), len(out.Claimed))
+		a.counts.lateResults.Add(int64(lost))
+	}
 	started, gates := a.ledger.done(req, &out, time.Now(), took)
 	a.crew.start(started) // before all else that may wait
 	if req.asks() || len(out.Waiting) > 0 {
 		a.ledger.poke()
 	}
-	if err == nil {
-		a.exchanges.add(took, req.out.len(), len(out.Claimed))
-		if lost := req.out.len() - out.Recorded; lost > 0 {
-			a.log.Warn("results not recorded: the jobs were cancelled or their lease was lost", "count", lost)
-			a.counts.lateResults.Add(int64(lost))
-		}
+	if lost > 0 {
+		a.log.Warn("results not recorded: the jobs were cancelled or their lease was lost", "count", lost)
 	}
 	return gates, nil
 }

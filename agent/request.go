@@ -22,6 +22,7 @@ type request struct {
 	gated    []*look    // as exchange.Claim.Gated
 	found    jobs.Place // of a search: from where the lanes that it finds are looked at
 	config   *registry.Config
+	carries  int // results and costs, as it was taken
 }
 
 // asks tells whether the request claims.
@@ -73,6 +74,8 @@ func (l *ledger) take(now time.Time) (req *request, again time.Duration, ok bool
 	}
 	if ok = !req.idle(); ok {
 		l.flying++
+		req.carries = req.out.len() + len(req.exchange.Costs)
+		l.aloft += req.carries
 		l.taken = now
 	}
 	return req, again, ok
@@ -85,11 +88,13 @@ const slowExchange = 5 * time.Millisecond
 // moment is how long a few results wait for more.
 const moment = 500 * time.Microsecond
 
-// land ends an exchange that take began.
-func (l *ledger) land() {
+// land ends the exchange that take began: what it carried is recorded, or was put
+// back.
+func (l *ledger) land(req *request) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.flying--
+	l.aloft -= req.carries
 }
 
 // takeResults moves at most maxBatch results into the request. Results of an

@@ -19,7 +19,7 @@ type Stats struct {
 
 	Slots      int
 	Running    int
-	Unrecorded int // results that wait to be recorded
+	Unrecorded int // results that are not known to be recorded
 
 	Totals []Total // of the present registry's operations that ran
 

@@ -52,7 +52,7 @@ func TestTotalsGoOnWhileFiguresAreWrittenLostAndWrittenAgain(t *testing.T) {
 		if got := total(t, l, "run").Completed; got != want {
 			t.Fatalf("while they are written: %d, want %d", got, want)
 		}
-		l.land()
+		l.land(req)
 		l.undo(req) // the database is gone
 		if got := total(t, l, "run").Completed; got != want {
 			t.Fatalf("after they could not be written: %d, want %d", got, want)
