@@ -83,9 +83,11 @@ func run(ctx context.Context, o Options, a *app) error {
 	}
 	// The library reads keys and runs the messages' loop; what it would draw it
 	// would look for at every tick of its clock, so the clock is slow.
-	p := tea.NewProgram(a, tea.WithContext(ctx), tea.WithInput(o.In), tea.WithOutput(o.Out), tea.WithEnvironment(o.Environ),
+	p := tea.NewProgram(a, tea.WithInput(o.In), tea.WithOutput(o.Out), tea.WithEnvironment(o.Environ),
 		tea.WithoutRenderer(), tea.WithFPS(1), tea.WithWindowSize(w, h))
 	go t.Resized(func(w, h int) { p.Send(tea.WindowSizeMsg{Width: w, Height: h}) })
+	// A program whose context ends would close its input while it is read.
+	defer context.AfterFunc(ctx, p.Quit)()
 	_, err = p.Run()
 	t.Close()
 	switch {

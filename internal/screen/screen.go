@@ -35,6 +35,9 @@ type Terminal struct {
 
 	mu       sync.Mutex
 	changed  chan struct{} // closed and replaced at every write of the program
+	half     bool          // a frame is half drawn
+	whole    string        // the text before it
+	recent   []byte        // the last bytes, which may begin a mark
 	copied   string        // what the program put on the clipboard last
 	wrote    time.Time     // when the program's last bytes came
 	ended    chan struct{} // closed when the program has ended
@@ -84,7 +87,7 @@ func (t *Terminal) read() {
 		if n > 0 {
 			t.wrote = at
 		}
-		t.emulator.Write(buffer[:n])
+		t.draw(buffer[:n], err != nil)
 		close(t.changed)
 		t.changed = make(chan struct{})
 		t.mu.Unlock()
@@ -94,6 +97,26 @@ func (t *Terminal) read() {
 	}
 	t.status = t.command.Wait()
 	close(t.ended)
+}
+
+// What a program writes before and after a frame that is to be shown whole.
+const frameBegins, frameEnds = "\x1b[?2026h", "\x1b[?2026l"
+
+// draw takes what the program wrote; last says that no more comes. While a frame is
+// half drawn, the screen shows what was there before.
+func (t *Terminal) draw(written []byte, last bool) {
+	recent := string(append(t.recent, written...))
+	begins, ends := strings.LastIndex(recent, frameBegins), strings.LastIndex(recent, frameEnds)
+	half := t.half
+	if begins >= 0 || ends >= 0 {
+		half = begins > ends
+	}
+	if half = half && !last; half && !t.half {
+		t.whole = t.text()
+	}
+	t.half = half
+	t.recent = []byte(recent[max(0, len(recent)-len(frameEnds)+1):])
+	t.emulator.Write(written)
 }
 
 // clipboard takes what the program copies: "52;c;" and the text in base64. It
@@ -138,6 +161,13 @@ func (t *Terminal) Resize(cols, rows int) error {
 func (t *Terminal) Text() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.half {
+		return t.whole
+	}
+	return t.text()
+}
+
+func (t *Terminal) text() string {
 	var b strings.Builder
 	for y := range t.rows {
 		var line strings.Builder
