@@ -109,9 +109,7 @@ UPDATE jobs.tb_job_run r
        attempts = coalesce(r.attempts, 0) + 1, max_attempts = coalesce(r.max_attempts, 3),
        started_at = now(), completed_at = NULL, retry_at = NULL, updated_at = now()
  WHERE r.ctid = ANY (ARRAY ({picked}))
-RETURNING r.id, r.identifier, r.service_name, r.operation, r.input_data, r.runner_config, r.security_context,
-          r.attempts, r.max_attempts, coalesce(r.timeout_seconds, 0), r.tenant_id, r.correlation_id, r.idempotency_key,
-          coalesce(r.requeued_at, r.created_at, '-infinity'::timestamptz), r.started_at, r.ctid`
+RETURNING ` + claimedSQL + `, r.ctid`
 
 	waitingSQL = `
            SELECT ctid AS place FROM jobs.tb_job_run
@@ -129,15 +127,12 @@ RETURNING r.id, r.identifier, r.service_name, r.operation, r.input_data, r.runne
 
 // What a gated lane is asked with. A lane with a budget in USD is asked for that
 // too.
-const (
+var (
 	claimGatedSQL  = gatedColumnsSQL + `jobs.claim_gated($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) g`
 	claimPricedSQL = gatedColumnsSQL + `jobs.claim_priced($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) g`
 
 	gatedColumnsSQL = `
-SELECT g.busy, g.opens_in, (g.job).id, (g.job).identifier, (g.job).service_name, (g.job).operation,
-       (g.job).input_data, (g.job).runner_config, (g.job).security_context, (g.job).attempts, (g.job).max_attempts,
-       coalesce((g.job).timeout_seconds, 0), (g.job).tenant_id, (g.job).correlation_id, (g.job).idempotency_key,
-       coalesce((g.job).requeued_at, (g.job).created_at, '-infinity'::timestamptz), (g.job).started_at
+SELECT ` + strings.ReplaceAll(claimedSQL, "r.", "(g.job).") + `, g.busy, g.opens_in
   FROM `
 )
 
@@ -157,13 +152,14 @@ func (c *Claim) queue(batch *pgx.Batch, agent ID, out *Exchanged) {
 		sql, args := c.statement(agent)
 		batch.Queue(sql, args...).Query(func(rows pgx.Rows) error {
 			out.Claimed = slices.Grow(out.Claimed, min(c.Limit, 256))
-			r := &row{}
-			columns := r.columns(&r.place)
+			r, err := newReader(rows, claimedPlaceTypes)
+			if err != nil {
+				return err
+			}
 			for rows.Next() {
-				if err := rows.Scan(columns...); err != nil {
-					return err
-				}
-				out.Claimed = append(out.Claimed, r.job())
+				j := r.job(rows.RawValues())
+				j.place = r.tid()
+				out.Claimed = append(out.Claimed, j)
 			}
 			return rows.Err()
 		})
@@ -203,74 +199,27 @@ func (c *Claim) statement(agent ID) (sql string, args []any) {
 // without a job about the lane.
 func readGated(rows pgx.Rows, service string, out *Exchanged) error {
 	gate := Gate{Service: service}
-	r := &row{}
-	columns := append([]any{nil, nil}, r.columns()...)
+	r, err := newReader(rows, claimedTypes)
+	if err != nil {
+		return err
+	}
+	var opens *float64
+	about := append(make([]any, len(claimedTypes)), &gate.Busy, &opens)
 	for rows.Next() {
-		if rows.RawValues()[2] == nil {
-			var opens *float64
-			if err := rows.Scan(&gate.Busy, &opens, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil); err != nil {
-				return err
-			}
-			if opens != nil {
-				gate.Opens = time.Duration(*opens * float64(time.Second))
-			}
+		if values := rows.RawValues(); values[0] != nil {
+			out.Claimed = append(out.Claimed, r.job(values))
+			gate.Claimed++
 			continue
 		}
-		if err := rows.Scan(columns...); err != nil {
+		if err := rows.Scan(about...); err != nil {
 			return err
 		}
-		out.Claimed = append(out.Claimed, r.job())
-		gate.Claimed++
+		if opens != nil {
+			gate.Opens = time.Duration(*opens * float64(time.Second))
+		}
 	}
 	out.Gates = append(out.Gates, gate)
 	return rows.Err()
-}
-
-// row is what a claimed row is read into, one after the other.
-type row struct {
-	Job
-	service, operation       word
-	since                    pgtype.Timestamptz
-	tenant                   pgtype.UUID
-	correlation, idempotency *string
-}
-
-func (r *row) columns(more ...any) []any {
-	return append([]any{&r.ID, &r.Identifier, &r.service, &r.operation, (*[]byte)(&r.Input), (*[]byte)(&r.RunnerConfig),
-		(*[]byte)(&r.SecurityContext), &r.Attempt, &r.MaxAttempts, &r.TimeoutSeconds, &r.tenant, &r.correlation,
-		&r.idempotency, &r.since, &r.StartedAt}, more...)
-}
-
-// job is the row as a Job of its own.
-func (r *row) job() *Job {
-	j := &Job{}
-	*j = r.Job
-	j.Service, j.Operation = string(r.service), string(r.operation)
-	j.Place = placeAt(r.since, j.ID)
-	if j.CreatedAt = r.since.Time; r.since.InfinityModifier != pgtype.Finite {
-		j.CreatedAt = j.StartedAt
-	}
-	if r.tenant.Valid {
-		j.TenantID = ID(r.tenant.Bytes).String()
-	}
-	if r.correlation != nil {
-		j.CorrelationID = *r.correlation
-	}
-	if r.idempotency != nil {
-		j.IdempotencyKey = *r.idempotency
-	}
-	return j
-}
-
-// word is a text that is mostly the same as in the row before.
-type word string
-
-// ScanBytes takes the text from pgx.
-func (w *word) ScanBytes(v []byte) error {
-	if string(*w) != string(v) {
-		*w = word(v)
-	}
-	return nil
 }
 
 // Patience is how long a connection waits for what may never come.

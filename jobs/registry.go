@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 )
 
 // RegistryVersion is a registry that agents applied, as
@@ -128,8 +129,9 @@ SELECT (SELECT count(*) FROM changed), (SELECT count(*) FROM page), (SELECT coun
 // anyway: this is for those who look at what waits.
 func AlignTypes(ctx context.Context, conn *pgx.Conn, service string, t ExecutionType, from Place) (changed int, next Place, err error) {
 	var looked, told int
-	r := &row{}
-	err = conn.QueryRow(ctx, alignSQL, service, t, from.timestamp(), from.ID, alignPage).Scan(&changed, &looked, &told, &r.since, &r.ID)
+	var since pgtype.Timestamptz
+	var id ID
+	err = conn.QueryRow(ctx, alignSQL, service, t, from.timestamp(), from.ID, alignPage).Scan(&changed, &looked, &told, &since, &id)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return 0, Last, nil
 	}
@@ -139,5 +141,5 @@ func AlignTypes(ctx context.Context, conn *pgx.Conn, service string, t Execution
 	if looked < alignPage {
 		return changed, Last, nil
 	}
-	return changed, placeAt(r.since, r.ID), nil
+	return changed, placeAt(since, id), nil
 }
