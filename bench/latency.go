@@ -26,19 +26,27 @@ const (
 //
 // The floor is a connection that listens and at a notification claims one job
 // by a bare UPDATE in a transaction of its own: its return is the start. Beside it
-// stands one that claims on a connection of its own, as the agent does.
+// stands one that claims on a connection of its own.
+//
+// All but River, which does not rest, are at work at once and take turns job by
+// job: what the machine does meanwhile, be it for a moment, falls on all of them.
 func latency(ctx context.Context, l *lab) error {
-	sides, err := l.contend(ctx, []contender{agentContender(), bareContender(1), bareApart(1), notified(), riverContender()},
-		func(ctx context.Context, db *database, c contender) (figures, error) {
-			return singles(ctx, db, c, l.sizes.singles)
-		})
+	n := l.sizes.rounds * l.sizes.singles
+	found, err := l.inTurn(ctx, n, agentContender(), bareContender(1), bareApart(1), notified())
 	if err != nil {
 		return err
 	}
-	found, err := l.interleave(ctx, "latency", l.sizes.rounds, sides)
+	sides, err := l.contend(ctx, []contender{riverContender()}, func(ctx context.Context, db *database, c contender) (figures, error) {
+		return singles(ctx, db, c, l.sizes.singles)
+	})
 	if err != nil {
 		return err
 	}
+	alone, err := l.interleave(ctx, "latency", l.sizes.rounds, sides)
+	if err != nil {
+		return err
+	}
+	found["River"] = alone["River"]
 	l.table.heading("Latency of single jobs, agent idle: from the INSERT's return to the start")
 	against := func(figure, other string, goal target) {
 		l.table.ratio(figure+", against "+other, found["agent"][figure], found[other][figure], milliseconds, goal)
@@ -56,44 +64,122 @@ func latency(ctx context.Context, l *lab) error {
 	return nil
 }
 
-// singles has n jobs inserted one by one, each when the one before has
-// started, is recorded and has been so for a while.
+// inTurn gives n jobs to each of the contenders, one by one and each time another
+// one first, on a database of its own.
+func (l *lab) inTurn(ctx context.Context, n int, contenders ...contender) (map[string]figures, error) {
+	var seats []*seat
+	var found map[string]figures
+	measure := func(ctx context.Context) error {
+		for i := range warmUp + n {
+			for k := range seats {
+				if err := seats[(i+k)%len(seats)].one(ctx); err != nil {
+					return err
+				}
+			}
+		}
+		found = map[string]figures{}
+		for _, s := range seats {
+			found[s.contender.name] = s.figures()
+			l.note("latency, %d jobs, %s: %s", n, s.contender.name, s.figures())
+		}
+		return nil
+	}
+	for _, c := range contenders { // each inside the measurement of the one behind it
+		inner := measure
+		measure = func(ctx context.Context) error {
+			sides, err := l.contend(ctx, []contender{c}, func(ctx context.Context, db *database, c contender) (_ figures, err error) {
+				s, err := sit(ctx, db, c)
+				if err != nil {
+					return nil, err
+				}
+				defer func() { err = errors.Join(err, s.leave()) }()
+				seats = append(seats, s)
+				return nil, inner(ctx)
+			})
+			if err != nil {
+				return err
+			}
+			_, err = sides[0].run(ctx)
+			return err
+		}
+	}
+	return found, measure(ctx)
+}
+
+// singles has n jobs inserted one by one.
 func singles(ctx context.Context, db *database, c contender, n int) (found figures, err error) {
-	began := make(chan time.Time, 1)
-	stop, err := c.on(ctx, db, func(int) { began <- time.Now() })
+	s, err := sit(ctx, db, c)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, stop()) }()
-	app, err := c.apply(ctx, db.url)
-	if err != nil {
-		return nil, err
-	}
-	defer app.close()
-	var sent, returned []time.Duration
-	for i := range warmUp + n {
-		start := time.Now()
-		if err := app.insert(ctx, i); err != nil {
+	defer func() { err = errors.Join(err, s.leave()) }()
+	for range warmUp + n {
+		if err := s.one(ctx); err != nil {
 			return nil, err
 		}
-		committed := time.Now()
-		select {
-		case at := <-began:
-			if i >= warmUp {
-				sent, returned = append(sent, at.Sub(start)), append(returned, at.Sub(committed))
-			}
-		case <-ctx.Done():
-			return nil, fmt.Errorf("job %d never started: %w", i, ctx.Err())
-		}
-		if c.records {
-			if err := db.settled(ctx, i); err != nil {
-				return nil, err
-			}
-		}
-		time.Sleep(rest)
 	}
-	return figures{p50: quantile(returned, 0.5), p99: quantile(returned, 0.99),
-		sentP50: quantile(sent, 0.5), sentP99: quantile(sent, 0.99)}, nil
+	return s.figures(), nil
+}
+
+// seat is a contender at work on a database of its own, and the application that
+// queues jobs for it.
+type seat struct {
+	contender      contender
+	db             *database
+	app            application
+	began          chan time.Time
+	stop           func() error
+	jobs           int
+	sent, returned []time.Duration // from the INSERT and from its return to the start, behind the warm-up
+}
+
+func sit(ctx context.Context, db *database, c contender) (*seat, error) {
+	s := &seat{contender: c, db: db, began: make(chan time.Time, 1)}
+	var err error
+	if s.stop, err = c.on(ctx, db, func(int) { s.began <- time.Now() }); err != nil {
+		return nil, err
+	}
+	if s.app, err = c.apply(ctx, db.url); err != nil {
+		return nil, errors.Join(err, s.stop())
+	}
+	return s, nil
+}
+
+func (s *seat) leave() error {
+	s.app.close()
+	return s.stop()
+}
+
+// one has a job inserted and waits until it has started, is recorded and has been
+// so for a while.
+func (s *seat) one(ctx context.Context) error {
+	job := s.jobs
+	s.jobs++
+	start := time.Now()
+	if err := s.app.insert(ctx, job); err != nil {
+		return err
+	}
+	committed := time.Now()
+	select {
+	case at := <-s.began:
+		if job >= warmUp {
+			s.sent, s.returned = append(s.sent, at.Sub(start)), append(s.returned, at.Sub(committed))
+		}
+	case <-ctx.Done():
+		return fmt.Errorf("job %d never started: %w", job, ctx.Err())
+	}
+	if s.contender.records {
+		if err := s.db.settled(ctx, job); err != nil {
+			return err
+		}
+	}
+	time.Sleep(rest)
+	return nil
+}
+
+func (s *seat) figures() figures {
+	return figures{p50: quantile(s.returned, 0.5), p99: quantile(s.returned, 0.99),
+		sentP50: quantile(s.sent, 0.5), sentP99: quantile(s.sent, 0.99)}
 }
 
 // settled waits until a job is recorded as completed.
