@@ -21,7 +21,7 @@ type Agent struct {
 	opt    Options
 	log    *slog.Logger
 	ledger *ledger
-	crew   crew
+	crew   *crew
 	conn   *pgx.ConnConfig
 
 	// exchanging is held shared by every exchange and alone by the recovery
@@ -88,7 +88,7 @@ func New(o Options) (*Agent, error) {
 	a := &Agent{opt: o, log: o.Log, conn: conn,
 		ledger: newLedger(o.Slots, o.Connections, o.types()), pulse: make(chan time.Duration, 1), chore: make(chan time.Duration, 1), wanted: jobs.AgentRunning, halt: make(chan struct{}),
 		vitals: newVitals(), spender: newSpender(), logs: newLogs(), appliedAt: time.Now()}
-	a.crew.run, a.ledger.mostCost = a.run, a.mostCost
+	a.crew, a.ledger.mostCost = newCrew(a.run), a.mostCost
 	a.chronicle, a.duties = newChronicle(o.Config), a.newDuties()
 	a.ledger.apply(o.Config, a.cannot(o.Config))
 	return a, nil
@@ -160,15 +160,18 @@ func (a *Agent) Run(ctx context.Context) error {
 	working, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	var side, loops sync.WaitGroup
+	defer a.crew.dismiss()
 	side.Go(func() { a.keepLease(working, first) })
-	side.Go(func() { a.listen(working) })
+	side.Add(1)
+	go a.open(working, forWakeUps, side.Done, a.listen)
 	side.Go(func() { a.keepChronicle(working) })
 	side.Go(func() { a.keepLogs(working) })
 	for _, d := range a.duties {
 		side.Go(func() { a.attend(working, d) })
 	}
 	for range a.opt.Connections {
-		loops.Go(func() { a.exchange(working) })
+		loops.Add(1)
+		go a.open(working, forQueue, loops.Done, a.exchange)
 	}
 	<-ctx.Done()
 	a.drain()
@@ -243,7 +246,7 @@ func (a *Agent) info() jobs.AgentInfo {
 
 func (a *Agent) connect(ctx context.Context, what string) (*pgx.Conn, error) {
 	connect := jobs.Connect
-	if what == forQueue {
+	if what == forQueue || what == forWakeUps {
 		connect = jobs.ConnectForExchanges
 	}
 	return connect(ctx, a.conn, jobs.Patience{Network: a.opt.Lease, Lock: max(a.opt.Lease/5, 500*time.Millisecond)})

@@ -13,17 +13,18 @@ func TestAttemptsOfACrewWaitForNoOther(t *testing.T) {
 	var together sync.WaitGroup
 	together.Add(n)
 	ended := make(chan struct{}, n)
-	c := crew{run: func(*attempt) {
+	c := newCrew(func(*attempt) {
 		together.Done()
 		together.Wait()
 		ended <- struct{}{}
-	}}
+	})
+	defer c.dismiss()
 	for range 5 {
 		some := make([]*attempt, n/5)
 		for i := range some {
 			some[i] = &attempt{}
 		}
-		c.start(some)
+		go c.lead(some, func() {})
 	}
 	for range n {
 		<-ended
@@ -41,12 +42,13 @@ func TestCrewRunsEachAttemptOnce(t *testing.T) {
 	}
 	var ended sync.WaitGroup
 	ended.Add(n)
-	c := crew{run: func(at *attempt) {
+	c := newCrew(func(at *attempt) {
 		runs[number[at]].Add(1)
 		ended.Done()
-	}}
+	})
+	defer c.dismiss()
 	for i := 0; i < n; i += 100 {
-		go c.start(all[i : i+100])
+		go c.lead(all[i:i+100], func() {})
 	}
 	ended.Wait()
 	for i := range runs {

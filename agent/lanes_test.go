@@ -41,9 +41,13 @@ func (q *queue) insert(service string, at jobs.Place) {
 // ledger hears of it later. It tells whether there was anything to do.
 func (q *queue) send() bool {
 	req, _, ok := q.ledger.take(time.Now())
-	if !ok {
-		return false
+	if ok {
+		q.fly(req)
 	}
+	return ok
+}
+
+func (q *queue) fly(req *request) {
 	f := flight{req: req}
 	for _, lane := range req.exchange.Claim.Lanes {
 		room := min(lane.Room, req.exchange.Claim.Limit-len(f.out.Claimed))
@@ -68,7 +72,6 @@ func (q *queue) send() bool {
 		f.out.Waiting = append(f.out.Waiting, "unknown")
 	}
 	q.flying = append(q.flying, f)
-	return true
 }
 
 func (q *queue) land(i int, fail bool) {
@@ -98,8 +101,11 @@ func (q *queue) end(i int) {
 	q.ledger.finish(a, outcome{completed: &jobs.Completion{Job: a.job}}, func(*ledger) {})
 }
 
-func (q *queue) hear() {
-	q.ledger.wake(q.wakes[0])
+// hear hears of a wake-up and may claim at once.
+func (q *queue) hear(busy bool) {
+	if req, ok := q.ledger.takeAtOnce(q.wakes[0], time.Now(), busy); ok {
+		q.fly(req)
+	}
 	q.wakes = q.wakes[1:]
 }
 
@@ -138,7 +144,7 @@ func findAll(t *testing.T, config *registry.Config) {
 				}
 			case 2:
 				if len(q.wakes) > 0 {
-					q.hear()
+					q.hear(rapid.Bool().Draw(t, "busy"))
 				}
 			case 3, 4, 5:
 				if len(q.flying) < 4 {
@@ -165,7 +171,7 @@ func findAll(t *testing.T, config *registry.Config) {
 			}
 		}
 		for len(q.wakes) > 0 {
-			q.hear()
+			q.hear(false)
 		}
 		for round := 0; ; round++ {
 			for len(q.flying) > 0 {
@@ -271,4 +277,65 @@ func TestAFewResultsWaitForMore(t *testing.T) {
 	if req, _, ok := l.take(l.taken); !ok || !req.asks() {
 		t.Fatal("a new job waits although there is room for it")
 	}
+}
+
+// TestNewJobsAreClaimedAtOnce: whoever hears of new jobs claims them where there is
+// nothing else to exchange, but asks no gates and carries no results; both are left
+// to the loops, which do not wait for that claim.
+func TestNewJobsAreClaimedAtOnce(t *testing.T) {
+	config := parse(t, "a:http", "b:http")
+	config.Services[1].SecurityPolicy.RateLimitPerMinute = 60
+	q := &queue{ledger: newLedger(10, 2, []jobs.ExecutionType{jobs.HTTP}), waiting: map[string][]jobs.Place{}}
+	l := q.ledger
+	l.apply(config, nil)
+	at := jobs.Place{Micros: 7}
+	q.insert("a", at)
+	called := func() bool {
+		select {
+		case <-l.signal:
+			return true
+		default:
+			return false
+		}
+	}
+	called()
+
+	req, ok := l.takeAtOnce(at, time.Now(), false)
+	if !ok || len(req.exchange.Claim.Lanes) != 1 || req.exchange.Claim.Lanes[0].Service != "a" || len(req.exchange.Claim.Gated) != 0 {
+		t.Fatalf("claimed at once: %v, %+v", ok, req)
+	}
+	if !called() {
+		t.Error("no loop was called for the lane with gates")
+	}
+	gated, _, ok := l.take(time.Now())
+	if !ok || len(gated.exchange.Claim.Lanes) != 0 || len(gated.exchange.Claim.Gated) != 1 {
+		t.Fatalf("left to the loops: %v, %+v", ok, gated)
+	}
+	refuses := func(why string, busy bool) {
+		t.Helper()
+		called()
+		if _, ok := l.takeAtOnce(at, time.Now(), busy); ok {
+			t.Errorf("claims at once %s", why)
+		}
+		if !called() {
+			t.Errorf("nobody was called %s", why)
+		}
+	}
+	refuses("beside an exchange", false)
+	l.done(gated, &jobs.Exchanged{Gates: []jobs.Gate{{Service: "b"}}}, time.Now(), 0)
+	l.land(gated)
+	q.fly(req)
+	q.land(0, false)
+	if len(q.running) != 1 {
+		t.Fatalf("%d jobs run", len(q.running))
+	}
+	refuses("while it is busy", true)
+	q.end(0)
+	refuses("while a result waits", false)
+	if !q.send() {
+		t.Fatal("the result is not sent")
+	}
+	q.land(0, false)
+	l.close()
+	refuses("when the ledger is closed", false)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -11,48 +12,72 @@ import (
 	"github.com/specql/specql-ops/jobs"
 )
 
-// exchange is one connection's loop: it sends "finish what is done and claim
-// what there is room for" as one round trip, again at once while there is
-// anything to do, and blocks only when there is not. Under load the results
-// of one round trip's time make the next batch.
-func (a *Agent) exchange(ctx context.Context) {
-	conn := a.reconnect(ctx, forQueue, nil)
-	busy := a.vitals.loop()
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
-	var gates time.Duration // when a lane's gates open
-	for conn != nil {
+// loop is a connection with the loop that works on it, which goes from one goroutine
+// to another: whoever claimed jobs runs the first of them.
+type loop struct {
+	ctx     context.Context
+	purpose string
+	conn    *pgx.Conn     // nil: it is over
+	busy    *atomic.Int64 // since when an exchange is under way
+	ended   func()        // to be called at its end
+
+	timer *time.Timer   // of one that exchanges
+	gates time.Duration // when a lane's gates open
+
+	signals *jobs.Subscription // of one that listens; nil: it does not yet
+	rests   time.Time          // it leaves new jobs to the others until then
+}
+
+// open connects a new loop and has do work on it.
+func (a *Agent) open(ctx context.Context, purpose string, ended func(), do func(*loop)) {
+	l := &loop{ctx: ctx, purpose: purpose, ended: ended, busy: a.vitals.loop(), timer: time.NewTimer(time.Hour)}
+	l.conn = a.reconnect(ctx, purpose, nil)
+	do(l)
+}
+
+// end closes what the loop holds.
+func (l *loop) end() {
+	l.timer.Stop()
+	if l.conn != nil {
+		l.conn.Close(context.WithoutCancel(l.ctx))
+	}
+	l.ended()
+}
+
+// exchange sends "finish what is done and claim what there is room for" as one
+// round trip, again at once while there is anything to do, and blocks only when
+// there is not. Under load the results of one round trip's time make the next
+// batch.
+func (a *Agent) exchange(l *loop) {
+	for l.conn != nil {
 		req, again, ok := a.ledger.take(time.Now())
 		if !ok {
 			if a.finished() {
 				break
 			}
-			if gates > 0 && (again == 0 || gates < again) {
-				again = gates
+			if l.gates > 0 && (again == 0 || l.gates < again) {
+				again = l.gates
 			}
-			a.await(timer, again)
-			gates = 0
+			a.await(l.timer, again)
+			l.gates = 0
 			continue
 		}
-		var err error
-		busy.Store(a.vitals.now())
-		gates, err = a.carryOut(ctx, conn, req)
-		busy.Store(0)
-		a.ledger.land(req)
-		if err != nil {
-			conn.Close(context.WithoutCancel(ctx))
-			a.doubt.Store(a.doubt.Load() || req.asks())
-			conn = a.reconnect(ctx, forQueue, err)
+		came := a.carryOut(l, req)
+		l.gates = came.gates
+		goOn := func() {
+			a.after(l, req, came)
+			a.gather()
+			a.exchange(l)
 		}
-		if a.doubt.Load() && conn != nil {
-			a.recover(ctx, conn)
+		if len(came.started) > 0 {
+			a.crew.lead(came.started, goOn)
+			return
 		}
+		a.after(l, req, came)
 		a.gather()
 	}
 	a.ledger.poke() // the other loops see the end too
-	if conn != nil {
-		conn.Close(context.WithoutCancel(ctx))
-	}
+	l.end()
 }
 
 // await blocks until something may be to do, for at most d; zero: no bound.
@@ -99,14 +124,24 @@ func (a *Agent) finished() bool {
 	return draining && running == 0 && unrecorded == 0
 }
 
-// carryOut makes one exchange and starts what it claimed. It returns when a
-// lane opens that it found closed.
-func (a *Agent) carryOut(ctx context.Context, conn *pgx.Conn, req *request) (gates time.Duration, err error) {
+// landing is what came of an exchange.
+type landing struct {
+	started []*attempt
+	gates   time.Duration // when a lane opens that was found closed
+	lost    int           // results that the table did not take
+	err     error         // the connection is of no more use
+}
+
+// carryOut makes one exchange. Whoever calls it has what it claimed started and
+// then calls after.
+func (a *Agent) carryOut(l *loop, req *request) (came landing) {
 	a.exchanging.RLock()
 	defer a.exchanging.RUnlock()
+	l.busy.Store(a.vitals.now())
+	defer l.busy.Store(0)
 	began := time.Now()
-	unbound := bound(ctx, conn, began.Add(a.opt.Lease))
-	out, err := req.exchange.Do(context.Background(), conn, req.agent)
+	unbound := bound(l.ctx, l.conn, began.Add(a.opt.Lease))
+	out, err := req.exchange.Do(context.Background(), l.conn, req.agent)
 	unbound()
 	took := time.Since(began)
 	if req.full() {
@@ -119,29 +154,46 @@ func (a *Agent) carryOut(ctx context.Context, conn *pgx.Conn, req *request) (gat
 		a.log.Warn("results are recorded again", "error", err)
 		n := len(req.out.completed)
 		a.ledger.retake(req.agent, &outbox{completed: req.out.completed, lanes: req.out.lanes[:n:n]})
-	case jobs.Unstorable(err) && !conn.IsClosed():
-		return 0, a.within(ctx, func(ctx context.Context) error { return a.takeApart(ctx, conn, req) })
-	case jobs.Locked(err) && !conn.IsClosed():
-		return 0, a.within(ctx, func(ctx context.Context) error { return a.stepAround(ctx, conn, req) })
+	case jobs.Unstorable(err) && !l.conn.IsClosed():
+		came.err = a.within(l.ctx, func(ctx context.Context) error { return a.takeApart(ctx, l.conn, req) })
+		return came
+	case jobs.Locked(err) && !l.conn.IsClosed():
+		came.err = a.within(l.ctx, func(ctx context.Context) error { return a.stepAround(ctx, l.conn, req) })
+		return came
 	default:
 		a.ledger.undo(req)
-		return 0, err
+		came.err = err
+		return came
 	}
-	lost := 0
 	if err == nil { // counted by the time that the ledger has them recorded
-		lost = req.out.len() - out.Recorded
+		came.lost = req.out.len() - out.Recorded
 		a.exchanges.add(took, req.out.len(), len(out.Claimed))
-		a.counts.lateResults.Add(int64(lost))
+		a.counts.lateResults.Add(int64(came.lost))
 	}
-	started, gates := a.ledger.done(req, &out, time.Now(), took)
-	a.crew.start(started) // before all else that may wait
-	if req.asks() || len(out.Waiting) > 0 {
-		a.ledger.poke()
+	came.started, came.gates = a.ledger.done(req, &out, time.Now(), took)
+	return came
+}
+
+// after does what an exchange leaves to do once the jobs that it claimed have
+// been started.
+func (a *Agent) after(l *loop, req *request, came landing) {
+	a.ledger.land(req)
+	if came.lost > 0 {
+		a.log.Warn("results not recorded: the jobs were cancelled or their lease was lost", "count", came.lost)
 	}
-	if lost > 0 {
-		a.log.Warn("results not recorded: the jobs were cancelled or their lease was lost", "count", lost)
+	if came.err != nil {
+		a.doubt.Store(a.doubt.Load() || req.asks())
+		a.connectAnew(l, came.err)
 	}
-	return gates, nil
+	if a.doubt.Load() && l.conn != nil {
+		a.recover(l.ctx, l.conn)
+	}
+}
+
+// connectAnew gives the loop another connection.
+func (a *Agent) connectAnew(l *loop, cause error) {
+	l.conn.Close(context.WithoutCancel(l.ctx))
+	l.conn = a.reconnect(l.ctx, l.purpose, cause)
 }
 
 // bound has what is done with conn fail at the deadline and when ctx ends, until
@@ -188,26 +240,70 @@ func (a *Agent) recover(ctx context.Context, conn *pgx.Conn) {
 	}
 }
 
-// listen keeps the subscription to wake-ups and control messages.
-func (a *Agent) listen(ctx context.Context) {
-	conn := a.reconnect(ctx, forWakeUps, nil)
-	for conn != nil {
-		listening := func() { // what was said before is looked for
-			a.circuits.Store(true)
-			a.switches.Store(true)
-			a.ledger.wake(jobs.First)
-			a.pulseIn(0)
+// What keeps a loop that listens from claiming for a while: a claim that took so
+// long that other signals had to wait.
+const (
+	longClaim = 100 * time.Millisecond
+	leftAlone = 10 * time.Second
+)
+
+// listen keeps the subscription to wake-ups and control messages. Jobs that it
+// hears of while there is nothing else to exchange it claims itself, which saves
+// them the way through another goroutine and another connection. Such a claim
+// carries nothing and asks no gates: what could wait for somebody's lock on a row
+// is the others' to send.
+func (a *Agent) listen(l *loop) {
+	for l.conn != nil {
+		signal, err := a.hear(l)
+		if err != nil {
+			l.signals = nil
+			a.connectAnew(l, err)
+			continue
 		}
-		err := jobs.Listen(ctx, conn, listening, a.obeySignal)
-		conn.Close(context.WithoutCancel(ctx))
-		conn = a.reconnect(ctx, forWakeUps, err)
+		if signal.Kind != jobs.JobsWaiting {
+			a.obeySignal(signal)
+			continue
+		}
+		now := time.Now()
+		req, ok := a.ledger.takeAtOnce(signal.Place, now, now.Before(l.rests))
+		if !ok {
+			continue
+		}
+		came := a.carryOut(l, req)
+		if took := time.Since(now); took > longClaim {
+			l.rests = now.Add(took + leftAlone)
+		}
+		if came.err != nil {
+			l.signals = nil
+		}
+		if len(came.started) > 0 {
+			a.crew.lead(came.started, func() {
+				a.after(l, req, came)
+				a.listen(l)
+			})
+			return
+		}
+		a.after(l, req, came)
 	}
+	l.end()
+}
+
+// hear waits for a signal.
+func (a *Agent) hear(l *loop) (s jobs.Signal, err error) {
+	if l.signals == nil {
+		if l.signals, err = jobs.Subscribe(l.ctx, l.conn); err != nil {
+			return s, err
+		}
+		a.circuits.Store(true) // what was said before is looked for
+		a.switches.Store(true)
+		a.ledger.wake(jobs.First)
+		a.pulseIn(0)
+	}
+	return l.signals.Next()
 }
 
 func (a *Agent) obeySignal(s jobs.Signal) {
 	switch s.Kind {
-	case jobs.JobsWaiting:
-		a.ledger.wake(s.Place)
 	case jobs.Cancel:
 		if a.ledger.cancel(s.Job, errCancelled) {
 			a.log.Info("job cancelled by an operator", "job", s.Job.String())

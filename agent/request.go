@@ -22,7 +22,8 @@ type request struct {
 	gated    []*look    // as exchange.Claim.Gated
 	found    jobs.Place // of a search: from where the lanes that it finds are looked at
 	config   *registry.Config
-	carries  int // results and costs, as it was taken
+	carries  int  // results and costs, as it was taken
+	prompt   bool // it leaves out what has gates
 }
 
 // asks tells whether the request claims.
@@ -51,7 +52,7 @@ func (r *request) full() bool {
 func (l *ledger) take(now time.Time) (req *request, again time.Duration, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if few := l.ended < l.quorum && (l.woken == jobs.Last || l.free <= 0); few && !l.closed {
+	if few := l.ended < l.quorum && (l.woken == jobs.Last && !l.left || l.free <= 0); few && !l.closed {
 		if left := slowExchange - now.Sub(l.taken); left > 0 && l.flying > 0 {
 			return nil, left, false
 		}
@@ -73,12 +74,42 @@ func (l *ledger) take(now time.Time) (req *request, again time.Duration, ok bool
 		again = metricsEvery
 	}
 	if ok = !req.idle(); ok {
-		l.flying++
-		req.carries = req.out.len() + len(req.exchange.Costs)
-		l.aloft += req.carries
-		l.taken = now
+		l.fly(req, now)
 	}
 	return req, again, ok
+}
+
+// takeAtOnce is take for whoever has heard of new jobs at a place: it hands out a
+// claim and nothing else. The loops are called where that leaves something to
+// them: lanes with gates; or all of it, where an exchange is under way or due that
+// takes the jobs along, or where the caller is busy.
+func (l *ledger) takeAtOnce(at jobs.Place, now time.Time, busy bool) (req *request, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if at.Before(l.woken) {
+		l.woken = at
+	}
+	if busy || l.flying > 0 || l.ended > 0 || len(l.costs) > 0 || l.many() || l.closed || l.paused {
+		l.poke()
+		return nil, false
+	}
+	req = &request{agent: l.agent, out: &outbox{}, config: l.config, prompt: true}
+	l.takeRoom(req, now)
+	if ok = req.asks(); ok {
+		l.fly(req, now)
+	}
+	if l.left || !ok {
+		l.poke()
+	}
+	return req, ok
+}
+
+// fly begins the exchange.
+func (l *ledger) fly(req *request, now time.Time) {
+	l.flying++
+	req.carries = req.out.len() + len(req.exchange.Costs)
+	l.aloft += req.carries
+	l.taken = now
 }
 
 // slowExchange is how long a few results wait for an exchange under way, which
@@ -88,13 +119,16 @@ const slowExchange = 5 * time.Millisecond
 // moment is how long a few results wait for more.
 const moment = 500 * time.Microsecond
 
-// land ends the exchange that take began: what it carried is recorded, or was put
-// back.
+// land ends the exchange: what it carried is recorded, or was put back. There may
+// be more to claim.
 func (l *ledger) land(req *request) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.flying--
 	l.aloft -= req.carries
+	if req.asks() || req.exchange.Search {
+		l.poke()
+	}
 }
 
 // takeResults moves at most maxBatch results into the request. Results of an
@@ -146,11 +180,14 @@ func (l *ledger) takeRoom(req *request, now time.Time) (again time.Duration) {
 		return 0
 	}
 	lanes := l.candidates(req, now)
+	l.left = false
 	var hot, cold []*lane
 	for i := range lanes {
 		ln := lanes[(l.next+i)%len(lanes)]
 		switch {
 		case ln.from == jobs.Last || ln.room(l.free) <= 0:
+		case req.prompt && ln.gated():
+			l.left = true
 		case now.Before(ln.opens()):
 			if in := ln.opens().Sub(now); again == 0 || in < again {
 				again = in
@@ -180,10 +217,16 @@ func (l *ledger) takeRoom(req *request, now time.Time) (again time.Duration) {
 	if len(cold) > 0 {
 		sharers++
 	}
+	if l.left {
+		sharers++
+	}
 	share := (l.free + sharers - 1) / sharers
 	limit := 0
 	for _, ln := range append(cold, hot...) {
 		room := min(share, ln.room(l.free))
+		if room <= 0 { // those before it have taken it
+			continue
+		}
 		asked := jobs.Lane{Service: ln.service, Type: ln.typ, Room: room, From: ln.from, Gates: ln.gates}
 		if !ln.gated() {
 			limit += room
@@ -192,12 +235,10 @@ func (l *ledger) takeRoom(req *request, now time.Time) (again time.Duration) {
 			continue
 		}
 		// What a gated lane may take is set aside, as no limit is over it.
-		if asked.Room = min(room, l.free); asked.Room > 0 {
-			asked.Gates = l.price(ln)
-			l.free -= asked.Room
-			req.gated = append(req.gated, ln.begin(asked.Room))
-			req.exchange.Claim.Gated = append(req.exchange.Claim.Gated, asked)
-		}
+		asked.Gates = l.price(ln)
+		l.free -= room
+		req.gated = append(req.gated, ln.begin(room))
+		req.exchange.Claim.Gated = append(req.exchange.Claim.Gated, asked)
 	}
 	limit = min(limit, l.free)
 	req.exchange.Claim.Limit = limit

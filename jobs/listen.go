@@ -39,25 +39,40 @@ const (
 	Follow                        // somebody wants to see a running job's log
 )
 
-// Listen subscribes conn and calls handle for each signal until ctx ends or
-// the connection is lost, whose error it returns. ready is called once the
-// subscription stands: what was committed before is not signalled, so the
-// caller looks for itself then. conn must not be used for anything else.
-func Listen(ctx context.Context, conn *pgx.Conn, ready func(), handle func(Signal)) error {
+// Subscription is a connection that hears the signals.
+type Subscription struct {
+	ctx  context.Context
+	conn *pgx.Conn
+}
+
+// Subscribe has conn hear signals until ctx ends or the connection is lost. What
+// was committed before is not signalled, so the caller looks for itself once the
+// subscription stands. Between two calls of Next conn may be used for other
+// statements, which then keep it from hearing for as long as they take.
+func Subscribe(ctx context.Context, conn *pgx.Conn) (*Subscription, error) {
 	if _, err := conn.Exec(ctx, "LISTEN "+jobsChannel+"; LISTEN "+controlChannel); err != nil {
-		return err
+		return nil, err
 	}
-	ready()
 	// A context that each wait watched would cost every signal a switch of goroutines.
 	raw := conn.PgConn().Conn()
-	defer context.AfterFunc(ctx, func() { raw.SetReadDeadline(time.Unix(1, 0)) })()
+	context.AfterFunc(ctx, func() { raw.SetReadDeadline(time.Unix(1, 0)) })
+	return &Subscription{ctx, conn}, nil
+}
+
+// Next waits for a signal. Its error is that of the connection, which is of no
+// more use then, or of the subscription's context.
+func (s *Subscription) Next() (Signal, error) {
 	for {
-		n, err := conn.WaitForNotification(context.Background())
-		if err != nil {
-			return errors.Join(ctx.Err(), err)
+		// Asked each time: another statement may have set deadlines of its own.
+		if err := s.ctx.Err(); err != nil {
+			return Signal{}, err
 		}
-		if s, ok := parseSignal(n.Channel, n.Payload); ok {
-			handle(s)
+		n, err := s.conn.WaitForNotification(context.Background())
+		if err != nil {
+			return Signal{}, errors.Join(s.ctx.Err(), err)
+		}
+		if signal, ok := parseSignal(n.Channel, n.Payload); ok {
+			return signal, nil
 		}
 	}
 }

@@ -88,20 +88,20 @@ func TestFollowingAsksTheAgentAndEndsWithItsContext(t *testing.T) {
 	defer listening.Release()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	ready, heard := make(chan struct{}), make(chan jobs.Signal, 8)
-	silent := make(chan error, 1)
-	go func() {
-		silent <- jobs.Listen(ctx, listening.Conn(), func() { close(ready) }, func(s jobs.Signal) { heard <- s })
-	}()
-	<-ready
+	signals, err := jobs.Subscribe(ctx, listening.Conn())
+	if err != nil {
+		t.Fatal(err)
+	}
 	ended := make(chan error, 1)
 	go func() { ended <- FollowLog(ctx, db, job, func(LogChunk) error { return nil }) }()
-	if s := <-heard; s.Kind != jobs.Follow || s.Job != job {
-		t.Errorf("heard %+v", s)
+	if s, err := signals.Next(); err != nil || s.Kind != jobs.Follow || s.Job != job {
+		t.Errorf("heard %+v, %v", s, err)
 	}
 	cancel()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("ended with %v", err)
 	}
-	<-silent // the connection goes back only then
+	if _, err := signals.Next(); !errors.Is(err, context.Canceled) {
+		t.Errorf("after its context the subscription ended with %v", err)
+	}
 }

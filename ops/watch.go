@@ -32,12 +32,7 @@ func Watch(ctx context.Context, pool *pgxpool.Pool) <-chan struct{} {
 		for ctx.Err() == nil {
 			conn, err := pgx.ConnectConfig(ctx, pool.Config().ConnConfig)
 			if err == nil && jobs.CheckOwnSession(ctx, conn) == nil { // else nothing is ever heard
-				jobs.Listen(ctx, conn, tell, func(jobs.Signal) {
-					select {
-					case heard <- struct{}{}:
-					default:
-					}
-				})
+				hear(ctx, conn, tell, heard)
 			}
 			if err == nil {
 				conn.Close(context.WithoutCancel(ctx))
@@ -58,6 +53,23 @@ func Watch(ctx context.Context, pool *pgxpool.Pool) <-chan struct{} {
 		}
 	}()
 	return news
+}
+
+// hear passes on that there are signals until the connection is lost or ctx ends.
+// ready is called once none is missed.
+func hear(ctx context.Context, conn *pgx.Conn, ready func(), heard chan<- struct{}) {
+	signals, err := jobs.Subscribe(ctx, conn)
+	if err == nil {
+		ready()
+	}
+	for err == nil {
+		if _, err = signals.Next(); err == nil {
+			select {
+			case heard <- struct{}{}:
+			default:
+			}
+		}
+	}
 }
 
 func pause(ctx context.Context, d time.Duration) {
