@@ -200,20 +200,16 @@ func (a *Agent) drain() {
 	a.log.Info("draining", "running", running, "timeout", a.opt.Drain)
 	timeout := time.NewTimer(a.opt.Drain)
 	defer timeout.Stop()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
+	halt := a.halt
 	for {
-		if running, _ := a.ledger.state(); running == 0 {
-			return
-		}
 		select {
-		case <-tick.C:
+		case <-a.ledger.over:
+			return
 		case <-timeout.C:
 			a.Halt()
-		case <-a.halt:
-			// Said again on every tick: an attempt may start between two.
+		case <-halt: // an attempt that begins after this sees it itself
 			a.ledger.cancelAll(errDrained)
-			<-tick.C
+			halt = nil
 		}
 	}
 }
@@ -252,11 +248,16 @@ func (a *Agent) connect(ctx context.Context, what string) (*pgx.Conn, error) {
 	return connect(ctx, a.conn, jobs.Patience{Network: a.opt.Lease, Lock: max(a.opt.Lease/5, 500*time.Millisecond)})
 }
 
-// reconnect tries until it has a connection or ctx ends.
+// reconnect tries until it has a connection or ctx ends, at once where none was
+// lost.
 func (a *Agent) reconnect(ctx context.Context, what string, cause error) *pgx.Conn {
-	wait := 50 * time.Millisecond
-	if cause != nil && ctx.Err() == nil {
-		a.vitals.disconnected(what)
+	const least = 50 * time.Millisecond
+	wait := time.Duration(0)
+	if cause != nil {
+		wait = least
+		if ctx.Err() == nil {
+			a.vitals.disconnected(what)
+		}
 	}
 	for ctx.Err() == nil {
 		if what == forHeartbeats {
@@ -277,7 +278,7 @@ func (a *Agent) reconnect(ctx context.Context, what string, cause error) *pgx.Co
 			a.vitals.connected(what)
 			return conn
 		}
-		cause, wait = err, min(2*wait, 5*time.Second)
+		cause, wait = err, min(max(2*wait, least), 5*time.Second)
 	}
 	return nil
 }

@@ -76,7 +76,7 @@ func (q *queue) fly(req *request) {
 
 func (q *queue) land(i int, fail bool) {
 	f := q.flying[i]
-	q.ledger.land(f.req)
+	defer q.ledger.land(f.req)
 	q.flying = slices.Delete(q.flying, i, i+1)
 	if fail { // rolled back: the rows wait as before, and nobody is told
 		for _, j := range f.out.Claimed {
@@ -338,4 +338,31 @@ func TestNewJobsAreClaimedAtOnce(t *testing.T) {
 	q.land(0, false)
 	l.close()
 	refuses("when the ledger is closed", false)
+}
+
+// TestAClaimUnderWayIsNoEnd: a ledger that claims no more is not finished while a
+// claim is under way, whoever made it: what that brings has to be run and recorded.
+func TestAClaimUnderWayIsNoEnd(t *testing.T) {
+	q := &queue{ledger: newLedger(10, 2, []jobs.ExecutionType{jobs.HTTP}), waiting: map[string][]jobs.Place{}}
+	q.ledger.apply(parse(t, "a:http"), nil)
+	q.insert("a", jobs.Place{Micros: 7})
+	q.hear(false)
+	q.ledger.close()
+	for _, s := range []struct {
+		when string
+		then func()
+	}{
+		{"while a claim is under way", func() { q.land(0, false) }},
+		{"while an attempt runs", func() { q.end(0) }},
+		{"while a result waits", func() { q.send() }},
+		{"while a result is being recorded", func() { q.land(0, false) }},
+	} {
+		if q.ledger.finished() {
+			t.Fatalf("finished %s", s.when)
+		}
+		s.then()
+	}
+	if !q.ledger.finished() {
+		t.Fatal("not finished when all is recorded")
+	}
 }

@@ -37,13 +37,16 @@ type ledger struct {
 	searched time.Duration     // what the last search among many lanes took
 	paused   bool              // no claims until resumed
 	closed   bool              // no more claims
+	over     chan struct{}     // closed when it is closed, nothing runs and nothing will
 	running  map[jobs.ID]*attempt
 	ending   map[*attempt]bool               // their job was taken away, and came back before they ended
 	agent    jobs.ID                         // the present incarnation
 	results  map[jobs.ID]*outbox             // by incarnation
 	ended    int                             // results that wait to be recorded
+	loops    int                             // that make exchanges
 	quorum   int                             // results that are worth an exchange beside another
 	flying   int                             // exchanges under way
+	asking   int                             // those of them that claim
 	aloft    int                             // results and costs in them
 	taken    time.Time                       // when the last of them was
 	first    time.Time                       // when the first result came that waits
@@ -72,8 +75,8 @@ type outbox struct {
 func (o *outbox) len() int { return len(o.completed) + len(o.failed) + len(o.handBack) }
 
 func newLedger(slots, loops int, types []jobs.ExecutionType) *ledger {
-	l := &ledger{free: slots, quorum: slots / (2 * loops), types: map[jobs.ExecutionType]bool{}, byName: map[string]*lane{}, woken: jobs.Last,
-		running: map[jobs.ID]*attempt{}, ending: map[*attempt]bool{}, results: map[jobs.ID]*outbox{}, aside: map[*aside]bool{}, busy: map[*lane]*runners.BusyError{}, metrics: metrics{},
+	l := &ledger{free: slots, loops: loops, quorum: slots / (2 * loops), types: map[jobs.ExecutionType]bool{}, byName: map[string]*lane{}, woken: jobs.Last,
+		running: map[jobs.ID]*attempt{}, ending: map[*attempt]bool{}, results: map[jobs.ID]*outbox{}, aside: map[*aside]bool{}, over: make(chan struct{}), busy: map[*lane]*runners.BusyError{}, metrics: metrics{},
 		totals: totals{}, signal: make(chan struct{}, loops)}
 	for _, t := range types {
 		l.types[t] = true
@@ -186,7 +189,32 @@ func (l *ledger) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.closed = true
+	l.seeEnd()
 	l.pokeAll()
+}
+
+// seeEnd notices that no attempt runs or will run any more.
+func (l *ledger) seeEnd() {
+	if !l.closed || len(l.running)+len(l.ending)+l.asking > 0 {
+		return
+	}
+	select {
+	case <-l.over: // noticed before
+	default:
+		close(l.over)
+		l.pokeAll()
+	}
+}
+
+// finished tells whether all is over and recorded.
+func (l *ledger) finished() bool {
+	select {
+	case <-l.over:
+		_, unrecorded := l.state()
+		return unrecorded == 0
+	default:
+		return false
+	}
 }
 
 // state returns how many attempts run and how many results are not known to be

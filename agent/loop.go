@@ -52,7 +52,7 @@ func (a *Agent) exchange(l *loop) {
 	for l.conn != nil {
 		req, again, ok := a.ledger.take(time.Now())
 		if !ok {
-			if a.finished() {
+			if a.ledger.finished() {
 				break
 			}
 			if l.gates > 0 && (again == 0 || l.gates < again) {
@@ -113,15 +113,6 @@ func (a *Agent) gather() {
 		}
 		runtime.Gosched()
 	}
-}
-
-// finished tells whether the drain is over.
-func (a *Agent) finished() bool {
-	a.mu.Lock()
-	draining := a.draining
-	a.mu.Unlock()
-	running, unrecorded := a.ledger.state()
-	return draining && running == 0 && unrecorded == 0
 }
 
 // landing is what came of an exchange.

@@ -84,6 +84,7 @@ func (l *ledger) finish(a *attempt, o outcome, tally func(*ledger)) {
 	} else {
 		delete(l.ending, a)
 	}
+	defer l.seeEnd()
 	tally(l)
 	l.settleCost(a, o.cost)
 	if o.busy != nil {

@@ -107,6 +107,9 @@ func (l *ledger) takeAtOnce(at jobs.Place, now time.Time, busy bool) (req *reque
 // fly begins the exchange.
 func (l *ledger) fly(req *request, now time.Time) {
 	l.flying++
+	if req.asks() {
+		l.asking++
+	}
 	req.carries = req.out.len() + len(req.exchange.Costs)
 	l.aloft += req.carries
 	l.taken = now
@@ -126,12 +129,16 @@ func (l *ledger) land(req *request) {
 	defer l.mu.Unlock()
 	l.flying--
 	l.aloft -= req.carries
+	if req.asks() {
+		l.asking--
+		l.seeEnd()
+	}
 	if req.asks() || req.exchange.Search {
 		l.poke()
 	}
 }
 
-// takeResults moves at most maxBatch results into the request. Results of an
+// takeResults moves as many results as may be into the request. Results of an
 // earlier incarnation go first, by themselves: they are fenced by its id.
 func (l *ledger) takeResults(req *request) {
 	if l.ended == 0 {
@@ -144,13 +151,13 @@ func (l *ledger) takeResults(req *request) {
 		}
 	}
 	req.agent = id
-	if box.len() <= maxBatch {
+	if most := l.share(box.len()); most == box.len() {
 		req.out = box
 		delete(l.results, id)
 	} else {
-		c := min(len(box.completed), maxBatch)
-		f := min(len(box.failed), maxBatch-c)
-		h := min(len(box.handBack), maxBatch-c-f)
+		c := min(len(box.completed), most)
+		f := min(len(box.failed), most-c)
+		h := min(len(box.handBack), most-c-f)
 		n := c + f + h
 		// lanes only free room; which result a lane stands for is of no matter.
 		req.out = &outbox{completed: box.completed[:c:c], failed: box.failed[:f:f], handBack: box.handBack[:h:h],
@@ -169,6 +176,18 @@ func (l *ledger) takeResults(req *request) {
 	for _, ln := range req.out.lanes {
 		ln.running--
 	}
+}
+
+// share is how many of n results one exchange carries: all of them, unless that is
+// far more than an even share of the jobs that run, wait to be recorded or are being
+// recorded. Otherwise one loop would come to carry nearly all of them in long
+// exchanges while another one made many of a few.
+func (l *ledger) share(n int) int {
+	even := max(l.quorum, (l.ended+l.aloft+len(l.running)+l.loops-1)/l.loops)
+	if n > even+even/4 {
+		n = even
+	}
+	return min(n, maxBatch)
 }
 
 // takeRoom asks for as many jobs as there are slots, shared out between the
