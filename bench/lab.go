@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -126,6 +127,7 @@ func (l *lab) onCopy(ctx context.Context, t template, measure func(db *database)
 		}
 	}
 	defer func() { err = errors.Join(err, l.drop(context.WithoutCancel(ctx), db.name)) }()
+	syscall.Sync() // what is still to be written is nobody's work
 	db.url = l.server.URL(db.name)
 	if db.conn, err = pgx.Connect(ctx, db.url); err != nil {
 		return nil, err

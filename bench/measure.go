@@ -25,14 +25,18 @@ type side struct {
 	run  func(ctx context.Context) (figures, error)
 }
 
-// interleave measures every side once a round, another one first each time,
-// so that what the machine does meanwhile falls on all of them. It returns
-// the medians over the rounds, by side.
+// interleave measures every side once a round, another one first each time and
+// in the other direction each time, so that what the machine does meanwhile, and
+// what one side leaves to the next, falls on all of them. It returns the medians
+// over the rounds, by side.
 func (l *lab) interleave(ctx context.Context, what string, rounds int, sides []side) (map[string]figures, error) {
 	all := map[string]map[string][]float64{}
 	for round := range rounds {
 		for i := range sides {
 			s := sides[(round+i)%len(sides)]
+			if round%2 == 1 {
+				s = sides[(round+len(sides)-i)%len(sides)]
+			}
 			runtime.GC() // nobody's garbage is another one's work
 			within, cancel := context.WithTimeout(ctx, longestMeasurement)
 			found, err := s.run(within)
