@@ -39,9 +39,17 @@ func (a *Agent) open(ctx context.Context, purpose string, ended func(), do func(
 func (l *loop) end() {
 	l.timer.Stop()
 	if l.conn != nil {
-		l.conn.Close(context.WithoutCancel(l.ctx))
+		l.close()
 	}
 	l.ended()
+}
+
+func (l *loop) close() {
+	if l.signals != nil {
+		l.signals.Close()
+		l.signals = nil
+	}
+	l.conn.Close(context.WithoutCancel(l.ctx))
 }
 
 // exchange sends "finish what is done and claim what there is room for" as one
@@ -183,7 +191,7 @@ func (a *Agent) after(l *loop, req *request, came landing) {
 
 // connectAnew gives the loop another connection.
 func (a *Agent) connectAnew(l *loop, cause error) {
-	l.conn.Close(context.WithoutCancel(l.ctx))
+	l.close()
 	l.conn = a.reconnect(l.ctx, l.purpose, cause)
 }
 
@@ -247,7 +255,6 @@ func (a *Agent) listen(l *loop) {
 	for l.conn != nil {
 		signal, err := a.hear(l)
 		if err != nil {
-			l.signals = nil
 			a.connectAnew(l, err)
 			continue
 		}
@@ -263,9 +270,6 @@ func (a *Agent) listen(l *loop) {
 		came := a.carryOut(l, req)
 		if took := time.Since(now); took > longClaim {
 			l.rests = now.Add(took + leftAlone)
-		}
-		if came.err != nil {
-			l.signals = nil
 		}
 		if len(came.started) > 0 {
 			a.crew.lead(came.started, func() {

@@ -32,7 +32,10 @@ var (
 
 // Compare orders places.
 func (p Place) Compare(q Place) int {
-	return cmp.Or(cmp.Compare(p.Micros, q.Micros), bytes.Compare(p.ID[:], q.ID[:]))
+	if c := cmp.Compare(p.Micros, q.Micros); c != 0 {
+		return c
+	}
+	return bytes.Compare(p.ID[:], q.ID[:])
 }
 
 // Before tells whether p comes before q.

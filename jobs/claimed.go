@@ -33,8 +33,8 @@ var claimedPlaceTypes = append(slices.Clone(claimedTypes), pgtype.TIDOID)
 // like), as array writes results: to look up for each column how it is scanned would
 // be a good part of what a single job waits for between its claim and its start.
 type reader struct {
-	values [][]byte // of the present row, from the next column on
-	last   Job      // the row before, whose service and operation are mostly this one's too
+	values             [][]byte // of the present row, from the next column on
+	service, operation string   // of the row before, mostly this one's too
 }
 
 // newReader makes sure that the columns are what the reader takes them for.
@@ -65,7 +65,8 @@ func (r *reader) job(values [][]byte) *Job {
 	j := &Job{}
 	copy(j.ID[:], r.next())
 	j.Identifier = string(r.next())
-	j.Service, j.Operation = r.word(r.last.Service), r.word(r.last.Operation)
+	r.service, r.operation = r.word(r.service), r.word(r.operation)
+	j.Service, j.Operation = r.service, r.operation
 	j.Input, j.RunnerConfig, j.SecurityContext = r.document(), r.document(), r.document()
 	j.Attempt, j.MaxAttempts, j.TimeoutSeconds = r.integer(), r.integer(), r.integer()
 	if id := r.next(); id != nil {
@@ -77,7 +78,6 @@ func (r *reader) job(values [][]byte) *Job {
 	if j.CreatedAt = j.StartedAt; j.Place.Micros != math.MinInt64 && j.Place.Micros != math.MaxInt64 {
 		j.CreatedAt = time.UnixMicro(j.Place.Micros)
 	}
-	r.last = *j
 	return j
 }
 
@@ -91,7 +91,14 @@ func (r *reader) word(before string) string {
 
 func (r *reader) document() json.RawMessage { return bytes.Clone(r.next()) }
 
-func (r *reader) integer() int { return int(int32(binary.BigEndian.Uint32(r.next()))) }
+// integer is 0 for null.
+func (r *reader) integer() int {
+	v := r.next()
+	if v == nil {
+		return 0
+	}
+	return int(int32(binary.BigEndian.Uint32(v)))
+}
 
 // microsTo2000 is PostgreSQL's epoch.
 var microsTo2000 = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()

@@ -41,8 +41,9 @@ const (
 
 // Subscription is a connection that hears the signals.
 type Subscription struct {
-	ctx  context.Context
-	conn *pgx.Conn
+	ctx     context.Context
+	conn    *pgx.Conn
+	unwatch func() bool // the end of ctx is no longer waited for
 }
 
 // Subscribe has conn hear signals until ctx ends or the connection is lost. What
@@ -55,9 +56,13 @@ func Subscribe(ctx context.Context, conn *pgx.Conn) (*Subscription, error) {
 	}
 	// A context that each wait watched would cost every signal a switch of goroutines.
 	raw := conn.PgConn().Conn()
-	context.AfterFunc(ctx, func() { raw.SetReadDeadline(time.Unix(1, 0)) })
-	return &Subscription{ctx, conn}, nil
+	unwatch := context.AfterFunc(ctx, func() { raw.SetReadDeadline(time.Unix(1, 0)) })
+	return &Subscription{ctx, conn, unwatch}, nil
 }
+
+// Close lets go of the subscription's context; the connection, which still
+// subscribes, is the caller's to close.
+func (s *Subscription) Close() { s.unwatch() }
 
 // Next waits for a signal. Its error is that of the connection, which is of no
 // more use then, or of the subscription's context.

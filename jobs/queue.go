@@ -1,7 +1,6 @@
 package jobs
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -194,7 +193,7 @@ func (e *Exchange) Do(ctx context.Context, conn *pgx.Conn, agent ID) (Exchanged,
 		}
 		out.Recorded += int(tag.RowsAffected())
 	}
-	slices.SortFunc(out.Claimed, func(a, b *Job) int { return cmp.Or(a.Place.Compare(b.Place), a.CreatedAt.Compare(b.CreatedAt)) })
+	slices.SortFunc(out.Claimed, func(a, b *Job) int { return a.Place.Compare(b.Place) })
 	return out, nil
 }
 

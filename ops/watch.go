@@ -60,6 +60,7 @@ func Watch(ctx context.Context, pool *pgxpool.Pool) <-chan struct{} {
 func hear(ctx context.Context, conn *pgx.Conn, ready func(), heard chan<- struct{}) {
 	signals, err := jobs.Subscribe(ctx, conn)
 	if err == nil {
+		defer signals.Close()
 		ready()
 	}
 	for err == nil {
