@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"testing"
 	"time"
 
@@ -107,7 +108,11 @@ func TestASubscriptionOutlivesOtherStatements(t *testing.T) {
 		t.Fatalf("heard %+v, %v", got, err)
 	}
 	cancel()
-	raw.SetDeadline(time.Time{}) // as whoever had set one does, maybe behind the end of ctx
+	if _, err := raw.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) { // waits for what the end of ctx does
+		t.Fatalf("read with %v", err)
+	}
+	raw.SetDeadline(time.Time{}) // as whoever had set one does, here behind that
+	enqueue(t, speaks, 1)
 	if _, err := s.Next(); !errors.Is(err, context.Canceled) {
 		t.Errorf("ended with %v", err)
 	}
