@@ -42,7 +42,7 @@ const storyTime = 6 * time.Minute
 //	demo [SIZE] [FLAG…]   opens the demo's console
 //	shell                 opens a shell in the terminal instead
 //	sit N                 goes to the Nth console, from 1
-//	press KEY…            presses keys by name or as they are
+//	press KEY…            presses keys by name or as they are, all at once
 //	type TEXT             types a text
 //	expect TEXT…          waits until all texts are on the screen
 //	line REGEXP           waits until a line of the screen matches
