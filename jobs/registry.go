@@ -92,8 +92,25 @@ func WaitingAmong(ctx context.Context, db Querier, services []string) ([]string,
 	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
 
-// alignPage is how many waiting jobs one step of aligning looks at.
-const alignPage = 2000
+// One step of aligning looks through so many waiting jobs, and changes so many.
+const (
+	alignLook = 20_000
+	alignPage = 2_000
+)
+
+// The first job of a stretch of the lane that has another type, or its last one:
+// where all have the right type, reading them in order is all that it costs.
+const otherTypeSQL = `
+SELECT other, since, id
+  FROM (SELECT execution_type <> $2 AS other, since, id, row_number() OVER () AS n
+          FROM (SELECT coalesce(requeued_at, created_at, '-infinity'::timestamptz) AS since, id, execution_type
+                  FROM jobs.tb_job_run
+                 WHERE service_name = $1 AND status = 'pending'
+                   AND (coalesce(requeued_at, created_at, '-infinity'::timestamptz), id) > ($3, $4)
+                 ORDER BY coalesce(requeued_at, created_at, '-infinity'::timestamptz), id
+                 LIMIT $5) stretch) job
+ WHERE other OR n = $5
+ LIMIT 1`
 
 // A page is read along the lane; of it the rows with another type are locked,
 // without waiting for anybody, and rewritten. A claim that meets them locked
@@ -103,7 +120,7 @@ WITH page AS MATERIALIZED (
     SELECT ctid AS place, coalesce(requeued_at, created_at, '-infinity'::timestamptz) AS since, id, execution_type
       FROM jobs.tb_job_run
      WHERE service_name = $1 AND status = 'pending'
-       AND (coalesce(requeued_at, created_at, '-infinity'::timestamptz), id) > ($3, $4)
+       AND (coalesce(requeued_at, created_at, '-infinity'::timestamptz), id) >= ($3, $4)
      ORDER BY coalesce(requeued_at, created_at, '-infinity'::timestamptz), id
      LIMIT $5
 ), held AS MATERIALIZED (
@@ -124,22 +141,32 @@ SELECT (SELECT count(*) FROM changed), (SELECT count(*) FROM page), (SELECT coun
   FROM (SELECT since, id FROM page ORDER BY since DESC, id DESC LIMIT 1) last`
 
 // AlignTypes gives the jobs of a service that wait behind a place the type
-// that the registry has for it: those of one page, in one transaction. It
-// returns where to go on; Last is the lane's end. Claims write the type
-// anyway: this is for those who look at what waits.
+// that the registry has for it. One call looks at some of them, or changes those
+// of one page in one transaction. It returns where to go on; Last is the lane's
+// end. Claims write the type anyway: this is for those who look at what waits.
 func AlignTypes(ctx context.Context, conn *pgx.Conn, service string, t ExecutionType, from Place) (changed int, next Place, err error) {
-	var looked, told int
-	var since pgtype.Timestamptz
-	var id ID
-	err = conn.QueryRow(ctx, alignSQL, service, t, from.timestamp(), from.ID, alignPage).Scan(&changed, &looked, &told, &since, &id)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return 0, Last, nil
-	}
-	if err != nil {
+	fail := func(err error) (int, Place, error) {
 		return 0, from, fmt.Errorf("align the types of waiting jobs of %s: %w", service, err)
 	}
-	if looked < alignPage {
+	var other bool
+	var since pgtype.Timestamptz
+	var id ID
+	err = conn.QueryRow(ctx, otherTypeSQL, service, t, from.timestamp(), from.ID, alignLook).Scan(&other, &since, &id)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return 0, Last, nil
+	case err != nil:
+		return fail(err)
+	case !other:
+		return 0, placeAt(since, id), nil
+	}
+	var looked, told int
+	err = conn.QueryRow(ctx, alignSQL, service, t, since, id, alignPage).Scan(&changed, &looked, &told, &since, &id)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows) || err == nil && looked < alignPage:
 		return changed, Last, nil
+	case err != nil:
+		return fail(err)
 	}
 	return changed, placeAt(since, id), nil
 }
