@@ -79,6 +79,9 @@ func Retryable(err error) bool {
 // Violation returns the policy's rule or the limit that err says was broken,
 // and the value offered; ok is false for any other error.
 func Violation(err error) (rule, offered string, ok bool) {
+	if err == nil {
+		return "", "", false
+	}
 	var policy *PolicyError
 	if errors.As(err, &policy) {
 		return policy.Rule, policy.Offered, true
