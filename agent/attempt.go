@@ -26,15 +26,14 @@ var (
 
 // run makes one attempt and settles it with the ledger.
 func (a *Agent) run(at *attempt) {
-	task, err := a.resolve(at)
+	task, err := at.resolve()
 	began := time.Now()
-	stoppable := &attemptContext{deadline: began.Add(task.Timeout)}
-	defer stoppable.release()
-	a.ledger.start(at, stoppable.end)
-	if a.halted() { // the stop came between claim and start
-		stoppable.end(errDrained)
+	at.stoppable.deadline = began.Add(task.Timeout)
+	defer at.stoppable.release()
+	if a.halted() { // the stop came before the ledger had the attempt
+		at.stoppable.end(errDrained)
 	}
-	ctx, span := a.begin(stoppable, at)
+	ctx, span := a.begin(&at.stoppable, at)
 	var result runners.Result
 	if err == nil {
 		task.Log, task.ReservedUSD, task.Again = &at.log, at.reserved, a.again(task.Service)
@@ -78,7 +77,7 @@ func (a *Agent) settle(at *attempt, result runners.Result, err error, took time.
 		return
 	}
 	failure := jobs.Failure{Completion: end, Error: printable(err.Error()), Violation: rule,
-		Final: !runners.Retryable(err) || a.spent(at), RetryIn: a.backoff(job.Attempt, err)}
+		Final: !runners.Retryable(err) || at.spent(), RetryIn: a.backoff(job.Attempt, err)}
 	dead = failure.Final || job.Attempt >= job.MaxAttempts
 	if !dead {
 		a.choreIn(failure.RetryIn)
@@ -92,10 +91,9 @@ func (a *Agent) settle(at *attempt, result runners.Result, err error, took time.
 }
 
 // resolve finds what the job asks for in the snapshot that it was claimed with.
-func (a *Agent) resolve(at *attempt) (runners.Call, error) {
-	job := at.job
-	service, ok := at.config.Service(job.Service)
-	if !ok {
+func (at *attempt) resolve() (runners.Call, error) {
+	job, service := at.job, at.service
+	if service == nil {
 		return runners.Call{Job: job}, &runners.ConfigError{Service: job.Service, Problem: "the registry does not have it"}
 	}
 	op, ok := service.Operation(job.Operation)
@@ -128,12 +126,11 @@ func (a *Agent) call(ctx context.Context, config *registry.Config, task runners.
 }
 
 // spent tells whether the operation's max_retries is used up.
-func (a *Agent) spent(at *attempt) bool {
-	service, ok := at.config.Service(at.job.Service)
-	if !ok {
+func (at *attempt) spent() bool {
+	if at.service == nil {
 		return true
 	}
-	op, ok := service.Operation(at.job.Operation)
+	op, ok := at.service.Operation(at.job.Operation)
 	return ok && op.MaxRetries != nil && at.job.Attempt > *op.MaxRetries
 }
 

@@ -8,7 +8,8 @@ import (
 
 // attemptContext is an attempt's context: a deadline and a cancellation with
 // its cause. It behaves as the standard library's does, by being one as soon
-// as anybody waits on it; an attempt that never waits pays for no timer.
+// as anybody waits on it; an attempt that never waits pays for no timer. It may
+// be ended before it has its deadline, and used from then on.
 type attemptContext struct {
 	deadline time.Time
 

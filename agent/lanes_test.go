@@ -226,6 +226,37 @@ func TestContextOfAnAttemptIsLikeTheStandardOne(t *testing.T) {
 	}
 }
 
+// TestAttemptsAreStoppedFromTheirClaimOn, also before they begin: one that an
+// operator cancels, and all of an incarnation that was given up in the meantime.
+func TestAttemptsAreStoppedFromTheirClaimOn(t *testing.T) {
+	q := &queue{ledger: newLedger(2, 1, []jobs.ExecutionType{jobs.HTTP}), waiting: map[string][]jobs.Place{"a": {{Micros: 1}, {Micros: 2}}}}
+	l := q.ledger
+	l.apply(parse(t, "a:http"), nil)
+	q.send()
+	q.land(0, false)
+	if !l.cancel(q.running[0].job.ID, errCancelled) || l.cancel(jobs.NewID(), errCancelled) {
+		t.Error("cancel does not know which attempt it stopped")
+	}
+	begin := func(at *attempt) error {
+		at.stoppable.deadline = time.Now().Add(time.Hour)
+		return context.Cause(&at.stoppable)
+	}
+	if first, second := begin(q.running[0]), begin(q.running[1]); first != errCancelled || second != nil {
+		t.Errorf("the one cancelled: %v; the other: %v", first, second)
+	}
+	q.end(0)
+	q.end(0)
+	q.waiting["a"] = []jobs.Place{{Micros: 3}}
+	l.wake(jobs.First)
+	q.send()
+	l.become(jobs.NewID())
+	l.cancelAll(errLeaseGone)
+	q.land(0, false)
+	if cause := begin(q.running[0]); cause != errLeaseGone {
+		t.Errorf("claimed by an incarnation that was given up: %v", cause)
+	}
+}
+
 // TestAFewResultsWaitForMore: a full exchange costs less than several small
 // ones, but nothing waits long, and a new job not at all.
 func TestAFewResultsWaitForMore(t *testing.T) {

@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"context"
 	"time"
 
 	"github.com/specql/specql-ops/jobs"
@@ -11,14 +10,16 @@ import (
 
 // attempt is a running job.
 type attempt struct {
-	job    *jobs.Job
-	config *registry.Config
-	lane   *lane
-	agent  jobs.ID
-	log    runners.Log
-	shown  bool // somebody followed the log
-	silent bool // it says no more
-	cancel context.CancelCauseFunc
+	job     *jobs.Job
+	config  *registry.Config
+	service *registry.Service // of config; nil: it has no such service
+	lane    *lane
+	agent   jobs.ID
+	log     runners.Log
+	shown   bool // somebody followed the log
+	silent  bool // it says no more
+
+	stoppable attemptContext // from the claim on, also before the attempt begins
 
 	reserved float64 // USD that the claim set aside for it
 }
@@ -62,17 +63,6 @@ func (l *ledger) box(agent jobs.ID) *outbox {
 		l.results[agent] = box
 	}
 	return box
-}
-
-// start gives an attempt the means to be stopped. One of an incarnation that
-// has been given up since its claim is stopped at once.
-func (l *ledger) start(a *attempt, cancel context.CancelCauseFunc) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	a.cancel = cancel
-	if a.agent != l.agent {
-		cancel(errLeaseGone)
-	}
 }
 
 // finish takes an attempt's end.
@@ -123,15 +113,15 @@ func (l *ledger) finish(a *attempt, o outcome, tally func(*ledger)) {
 	}
 }
 
-// cancel stops one running attempt with its cause.
+// cancel stops one attempt with its cause.
 func (l *ledger) cancel(id jobs.ID, cause error) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	a := l.running[id]
-	if a == nil || a.cancel == nil {
+	if a == nil {
 		return false
 	}
-	a.cancel(cause)
+	a.stoppable.end(cause)
 	return true
 }
 
@@ -142,20 +132,15 @@ func (l *ledger) attempt(id jobs.ID) *attempt {
 	return l.running[id]
 }
 
-// cancelAll stops every running attempt with its cause.
+// cancelAll stops every attempt with its cause.
 func (l *ledger) cancelAll(cause error) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	stop := func(a *attempt) {
-		if a.cancel != nil {
-			a.cancel(cause)
-		}
-	}
 	for _, a := range l.running {
-		stop(a)
+		a.stoppable.end(cause)
 	}
 	for a := range l.ending {
-		stop(a)
+		a.stoppable.end(cause)
 	}
 	return len(l.running) + len(l.ending)
 }

@@ -329,14 +329,19 @@ func (l *ledger) done(req *request, out *jobs.Exchanged, now time.Time, took tim
 	started = make([]*attempt, 0, len(out.Claimed))
 	reserved := req.reservedBy()
 	var ln *lane
-	for _, j := range out.Claimed {
-		if ln == nil || ln.service != j.Service {
+	var service *registry.Service
+	for i, j := range out.Claimed {
+		if i == 0 || j.Service != out.Claimed[i-1].Service {
 			ln = l.byName[strings.ToLower(j.Service)]
+			service, _ = req.config.Service(j.Service)
 		}
 		ln.running++
 		got[ln]++
 		last[ln] = j.Place // they come in order
-		a := &attempt{job: j, config: req.config, lane: ln, agent: req.agent, reserved: reserved[ln]}
+		a := &attempt{job: j, config: req.config, service: service, lane: ln, agent: req.agent, reserved: reserved[ln]}
+		if a.agent != l.agent { // that incarnation has been given up meanwhile
+			a.stoppable.end(errLeaseGone)
+		}
 		started = append(started, a)
 		if older := l.running[j.ID]; older != nil {
 			l.ending[older] = true
