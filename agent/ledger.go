@@ -229,6 +229,13 @@ func (l *ledger) state() (running, unrecorded int) {
 	return len(l.running) + len(l.ending), unrecorded
 }
 
+// exchanging tells whether a claim or results are under way.
+func (l *ledger) exchanging() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.flying > 0
+}
+
 // pace returns how many attempts run and how many results wait for an exchange.
 func (l *ledger) pace() (running, ended int) {
 	l.mu.Lock()

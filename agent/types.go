@@ -13,6 +13,10 @@ import (
 // one does.
 const askAgain = 3 * time.Second
 
+// unhurried is how many times longer an agent rests that exchanges jobs and has
+// found no wrong type: what it claims gets its type anyway.
+const unhurried = 20
+
 // alignTypes gives waiting jobs the types that the newest registry has for
 // their services, once for all agents that apply it. It goes in small steps
 // with rests between; a newer registry ends it. When another agent is at it,
@@ -53,7 +57,11 @@ func (a *Agent) alignTypes(ctx context.Context, conn *pgx.Conn) (again time.Dura
 			}
 			total, at = total+n, next
 			if at != jobs.Last {
-				rest(ctx, time.Since(began))
+				took := time.Since(began)
+				if n == 0 && a.ledger.exchanging() {
+					took *= unhurried
+				}
+				rest(ctx, took)
 			}
 		}
 	}

@@ -28,10 +28,10 @@ func arrivals(ctx context.Context, l *lab) error {
 		return err
 	}
 	l.table.heading("Latency at " + thousands(arrivalRate) + " jobs a second: from the scheduled commit to the start")
-	l.table.figure("p99", found["agent"][p99], milliseconds, atMost(0.005))
+	l.table.figure("p99", found.of("agent")[p99], milliseconds, atMost(0.005))
 	for _, f := range []string{p50, p99} {
-		l.table.ratio(f+", against the bare loop", found["agent"][f], found["bare claim"][f], milliseconds, none)
-		l.table.ratio(f+", against River", found["agent"][f], found["River"][f], milliseconds, none)
+		l.table.compare(f+", against the bare loop", found, of("agent", f), of("bare claim", f), milliseconds, none)
+		l.table.compare(f+", against River", found, of("agent", f), of("River", f), milliseconds, none)
 	}
 	return nil
 }

@@ -31,9 +31,10 @@ func console(ctx context.Context, l *lab) error {
 		return err
 	}
 	l.table.heading("Console: what its pages ask, with " + thousands(n) + " finished jobs")
+	reads := found.of("reads")
 	for _, name := range []string{"live page", "top line", "agents", "first page of jobs"} {
-		l.table.figure(name+", p50", found["reads"][name+" "+p50], milliseconds, none)
-		l.table.figure(name+", p95", found["reads"][name+" "+p95], milliseconds, atMost(0.005))
+		l.table.figure(name+", p50", reads[name+" "+p50], milliseconds, none)
+		l.table.figure(name+", p95", reads[name+" "+p95], milliseconds, atMost(0.005))
 	}
 	return nil
 }

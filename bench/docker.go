@@ -63,7 +63,7 @@ func containers(ctx context.Context, l *lab) error {
 	if err != nil {
 		return err
 	}
-	l.table.ratio("start to result, median", found["ahead"]["p50"], found["made"]["p50"], milliseconds, atMost(0.25))
+	l.table.compare("start to result, median", found, of("ahead", "p50"), of("made", "p50"), milliseconds, atMost(0.25))
 	return nil
 }
 

@@ -54,16 +54,15 @@ func growth(ctx context.Context, l *lab) error {
 		return err
 	}
 	l.table.heading("Growth: the agent, against itself on a table with " + cases[0].name)
-	small, bareSmall := found[cases[0].name], found[cases[0].name+bareIn]
+	small := cases[0].name
 	for _, c := range cases[1:] {
-		grown, bare := found[c.name], found[c.name+bareIn]
 		for _, slots := range drainSlots {
-			l.table.ratio(fmt.Sprintf("%s, %d slots", c.name, slots), grown[rateAt(slots)], small[rateAt(slots)], perSecond, atLeast(0.9))
+			l.table.compare(fmt.Sprintf("%s, %d slots", c.name, slots), found, of(c.name, rateAt(slots)), of(small, rateAt(slots)), perSecond, atLeast(0.9))
 			if c.bare {
-				l.table.ratio("  the bare loop's", bare[rateAt(slots)], bareSmall[rateAt(slots)], perSecond, none)
+				l.table.compare("  the bare loop's", found, of(c.name+bareIn, rateAt(slots)), of(small+bareIn, rateAt(slots)), perSecond, none)
 			}
 		}
-		l.table.ratio(c.name+", p50 of single jobs", grown[p50], small[p50], milliseconds, atMost(1/0.9))
+		l.table.compare(c.name+", p50 of single jobs", found, of(c.name, p50), of(small, p50), milliseconds, atMost(1/0.9))
 	}
 	return nil
 }

@@ -70,7 +70,7 @@ func httpCalls(ctx context.Context, l *lab) error {
 		if err != nil {
 			return err
 		}
-		l.table.ratio(fmt.Sprintf("%s, %d at once", cpuEach, at), found["runner"][cpuEach], found["bare client"][cpuEach], microseconds, atMost(1.20))
+		l.table.compare(fmt.Sprintf("%s, %d at once", cpuEach, at), found, of("runner", cpuEach), of("bare client", cpuEach), microseconds, atMost(1.20))
 	}
 	return nil
 }

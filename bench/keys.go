@@ -32,8 +32,8 @@ func keys(ctx context.Context, l *lab) error {
 		return err
 	}
 	l.table.heading("Console: from a key to what it writes, at 200×60")
-	l.table.figure(p50, found["console"][p50], milliseconds, none)
-	l.table.figure(p95, found["console"][p95], milliseconds, atMost(0.02))
+	l.table.figure(p50, found.of("console")[p50], milliseconds, none)
+	l.table.figure(p95, found.of("console")[p95], milliseconds, atMost(0.02))
 	return nil
 }
 

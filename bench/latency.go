@@ -46,7 +46,7 @@ func latency(ctx context.Context, l *lab) error {
 	if err != nil {
 		return err
 	}
-	found["River"] = alone["River"]
+	found["River"] = alone.of("River")
 	l.table.heading("Latency of single jobs, agent idle: from the INSERT's return to the start")
 	against := func(figure, other string, goal target) {
 		l.table.ratio(figure+", against "+other, found["agent"][figure], found[other][figure], milliseconds, goal)

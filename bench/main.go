@@ -108,7 +108,7 @@ func run(ctx context.Context, args []string) error {
 			break
 		}
 	}
-	fmt.Printf("%s at its defaults, synchronous commit on\nmedians of %d rounds%s\n", l.server.Version(), sizes.rounds, before)
+	fmt.Printf("%s at its defaults, synchronous commit on\nmedians of %d rounds, of ratios too%s\n", l.server.Version(), sizes.rounds, before)
 	l.table.write(os.Stdout)
 	if n := l.table.missed(); n > 0 {
 		failed = append(failed, fmt.Errorf("%d figures missed their targets", n))
@@ -131,7 +131,7 @@ func parse(args []string) ([]benchmark, sizes, error) {
 	var s sizes
 	set := flag.NewFlagSet("bench", flag.ContinueOnError)
 	only := set.String("only", "", "measure only these, separated by commas")
-	set.IntVar(&s.rounds, "rounds", 3, "measurements of each side; their median counts")
+	set.IntVar(&s.rounds, "rounds", 3, "measurements of each side; the medians of their figures and of their ratios count")
 	set.IntVar(&s.jobs, "jobs", 400_000, "jobs of a drain at 2000 slots; half of them at 100 slots")
 	set.IntVar(&s.httpJobs, "http-jobs", 150_000, "jobs of a drain through the http runner")
 	set.IntVar(&s.singles, "singles", 300, "single jobs of a latency measurement; a third of them for growth")

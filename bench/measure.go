@@ -25,13 +25,16 @@ type side struct {
 	run  func(ctx context.Context) (figures, error)
 }
 
+// rounds are what was found in each round, by side.
+type rounds []map[string]figures
+
 // interleave measures every side once a round, another one first each time and
 // in the other direction each time, so that what the machine does meanwhile, and
-// what one side leaves to the next, falls on all of them. It returns the medians
-// over the rounds, by side.
-func (l *lab) interleave(ctx context.Context, what string, rounds int, sides []side) (map[string]figures, error) {
-	all := map[string]map[string][]float64{}
-	for round := range rounds {
+// what one side leaves to the next, falls on all of them.
+func (l *lab) interleave(ctx context.Context, what string, n int, sides []side) (rounds, error) {
+	all := make(rounds, n)
+	for round := range all {
+		all[round] = map[string]figures{}
 		for i := range sides {
 			s := sides[(round+i)%len(sides)]
 			if round%2 == 1 {
@@ -44,23 +47,35 @@ func (l *lab) interleave(ctx context.Context, what string, rounds int, sides []s
 			if err != nil {
 				return nil, fmt.Errorf("%s: %s: %w", what, s.name, err)
 			}
-			l.note("%s, round %d of %d, %s: %s", what, round+1, rounds, s.name, found)
-			if all[s.name] == nil {
-				all[s.name] = map[string][]float64{}
-			}
-			for name, v := range found {
-				all[s.name][name] = append(all[s.name][name], v)
-			}
+			l.note("%s, round %d of %d, %s: %s", what, round+1, n, s.name, found)
+			all[round][s.name] = found
 		}
 	}
-	medians := map[string]figures{}
-	for name, found := range all {
-		medians[name] = figures{}
-		for figure, values := range found {
-			medians[name][figure] = median(values)
-		}
+	return all, nil
+}
+
+// of returns the medians of a side's figures over the rounds.
+func (r rounds) of(side string) figures {
+	medians := figures{}
+	for name := range r[0][side] {
+		medians[name] = r.median(of(side, name))
 	}
-	return medians, nil
+	return medians
+}
+
+// reading is one value of a round, such as a side's figure.
+type reading func(round map[string]figures) float64
+
+func of(side, figure string) reading {
+	return func(round map[string]figures) float64 { return round[side][figure] }
+}
+
+func (r rounds) median(value reading) float64 {
+	values := make([]float64, len(r))
+	for i, round := range r {
+		values[i] = value(round)
+	}
+	return median(values)
 }
 
 // String lists the figures for the log.

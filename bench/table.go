@@ -50,6 +50,14 @@ func (t *table) ratio(what string, ours, theirs float64, unit func(float64) stri
 	t.rows = append(t.rows, row{what: what, ours: unit(ours), theirs: unit(theirs), value: ours / theirs, show: plain, target: goal})
 }
 
+// compare adds the medians of ours and theirs, and the median of the rounds'
+// ratios: of what was measured one soon after the other. A machine that is slower
+// for some of the rounds, as those are that others share, makes both slower.
+func (t *table) compare(what string, r rounds, ours, theirs reading, unit func(float64) string, goal target) {
+	ratio := r.median(func(round map[string]figures) float64 { return ours(round) / theirs(round) })
+	t.rows = append(t.rows, row{what: what, ours: unit(r.median(ours)), theirs: unit(r.median(theirs)), value: ratio, show: plain, target: goal})
+}
+
 // figure adds a value that stands for itself.
 func (t *table) figure(what string, value float64, unit func(float64) string, goal target) {
 	t.rows = append(t.rows, row{what: what, ours: unit(value), value: value, show: unit, target: goal})

@@ -34,9 +34,8 @@ func throughput(ctx context.Context, l *lab) error {
 		if err != nil {
 			return err
 		}
-		ours := found["agent"][rate]
-		l.table.ratio(fmt.Sprintf("%d slots, against the bare loop", slots), ours, found["bare loop"][rate], perSecond, atLeast(0.85))
-		l.table.ratio(fmt.Sprintf("%d slots, against River", slots), ours, found["River"][rate], perSecond, atLeast(2))
+		l.table.compare(fmt.Sprintf("%d slots, against the bare loop", slots), found, of("agent", rate), of("bare loop", rate), perSecond, atLeast(0.85))
+		l.table.compare(fmt.Sprintf("%d slots, against River", slots), found, of("agent", rate), of("River", rate), perSecond, atLeast(2))
 	}
 	return nil
 }

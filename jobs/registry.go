@@ -94,7 +94,7 @@ func WaitingAmong(ctx context.Context, db Querier, services []string) ([]string,
 
 // One step of aligning looks through so many waiting jobs, and changes so many.
 const (
-	alignLook = 20_000
+	alignLook = 5_000
 	alignPage = 2_000
 )
 

@@ -108,14 +108,14 @@ func TestWaitingJobsGetTheRegistrysTypeInSmallSteps(t *testing.T) {
 func TestAFewJobsOfAnotherTypeAreFoundInALongLane(t *testing.T) {
 	conn := connect(t, devdbtest.New(t, migrationstest.Migrated))
 	exec(t, conn, `INSERT INTO jobs.tb_job_run (identifier, service_name, operation, execution_type, created_at)
-		SELECT 'j' || i, 'convert', 'run', CASE WHEN i IN (1, 20000, 20001, 40000, 41000) THEN 'http' ELSE 'shell' END,
+		SELECT 'j' || i, 'convert', 'run', CASE WHEN i IN (1, 5000, 5001, 40000, 41000) THEN 'http' ELSE 'shell' END,
 		       CASE WHEN i > 1 THEN now() - make_interval(secs => 50000 - i) END
 		  FROM generate_series(1, 41000) i`)
 	if changed, _ := align(t, conn, "convert", jobs.Shell); changed != 5 {
 		t.Errorf("%d changed, want 5", changed)
 	}
-	if changed, steps := align(t, conn, "convert", jobs.Shell); changed != 0 || steps != 3 {
-		t.Errorf("%d changed again in %d steps, want none in 3", changed, steps)
+	if changed, steps := align(t, conn, "convert", jobs.Shell); changed != 0 || steps != 9 {
+		t.Errorf("%d changed again in %d steps, want none in 9", changed, steps)
 	}
 	if n := one[int](t, conn, `SELECT count(*) FROM jobs.tb_job_run WHERE execution_type <> 'shell'`); n != 0 {
 		t.Errorf("%d jobs have another type still", n)
