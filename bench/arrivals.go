@@ -14,6 +14,9 @@ const (
 	arrivalWarmUp  = arrivalRate / 2
 )
 
+// The same, but from when the INSERT did return.
+const returnedP50, returnedP99 = "p50 from the INSERT's return", "p99 from the INSERT's return"
+
 // arrivals measures latency while jobs arrive steadily, whatever becomes of
 // those before them (an open loop). A job's clock starts at its scheduled
 // commit: when its INSERT would have returned, had it been sent on time. So a
@@ -29,7 +32,7 @@ func arrivals(ctx context.Context, l *lab) error {
 	}
 	l.table.heading("Latency at " + thousands(arrivalRate) + " jobs a second: from the scheduled commit to the start")
 	l.table.figure("p99", found.of("agent")[p99], milliseconds, atMost(0.005))
-	for _, f := range []string{p50, p99} {
+	for _, f := range []string{p50, p99, returnedP50, returnedP99} {
 		l.table.compare(f+", against the bare loop", found, of("agent", f), of("bare claim", f), milliseconds, none)
 		l.table.compare(f+", against River", found, of("agent", f), of("River", f), milliseconds, none)
 	}
@@ -46,7 +49,7 @@ func (l *lab) steady(ctx context.Context, db *database, c contender) (found figu
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, stop()) }()
-	committed, err := arrive(ctx, c, db.url, n)
+	committed, returned, err := arrive(ctx, c, db.url, n)
 	if err != nil {
 		return nil, err
 	}
@@ -55,21 +58,24 @@ func (l *lab) steady(ctx context.Context, db *database, c contender) (found figu
 	case <-ctx.Done():
 		return nil, fmt.Errorf("%d of %d jobs never started: %w", int64(n)-all.count.Load(), n, ctx.Err())
 	}
-	took := make([]time.Duration, 0, n)
+	var took, after []time.Duration
 	for i := arrivalWarmUp; i < n; i++ {
 		took = append(took, started[i].Sub(committed[i]))
+		after = append(after, started[i].Sub(returned[i]))
 	}
-	return figures{p50: quantile(took, 0.5), p99: quantile(took, 0.99)}, nil
+	return figures{p50: quantile(took, 0.5), p99: quantile(took, 0.99),
+		returnedP50: quantile(after, 0.5), returnedP99: quantile(after, 0.99)}, nil
 }
 
-// arrive inserts n jobs at their rate and returns their scheduled commits.
-func arrive(ctx context.Context, c contender, url string, n int) ([]time.Time, error) {
-	committed := make([]time.Time, n)
+// arrive inserts n jobs at their rate, and returns their scheduled commits and when
+// their INSERTs returned.
+func arrive(ctx context.Context, c contender, url string, n int) (committed, returned []time.Time, err error) {
+	committed, returned = make([]time.Time, n), make([]time.Time, n)
 	apps := make([]application, arrivalClients)
 	for i := range apps {
 		app, err := c.apply(ctx, url)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		defer app.close()
 		apps[i] = app
@@ -84,10 +90,11 @@ func arrive(ctx context.Context, c contender, url string, n int) ([]time.Time, e
 				time.Sleep(time.Until(due))
 				sent := time.Now()
 				errs[client] = app.insert(ctx, job)
-				committed[job] = due.Add(time.Since(sent))
+				returned[job] = time.Now()
+				committed[job] = due.Add(returned[job].Sub(sent))
 			}
 		})
 	}
 	group.Wait()
-	return committed, errors.Join(errs...)
+	return committed, returned, errors.Join(errs...)
 }
