@@ -46,12 +46,22 @@ func TestExchangesArePlannedAlikeOnAnEmptyTableAndOnALargeOne(t *testing.T) {
 		}
 	}
 	t.Run("empty", check)
-	enqueue(t, admin, 20_000)
-	for _, sql := range []string{"UPDATE jobs.tb_job_run SET status = 'running', attempts = 1 WHERE identifier < '2'",
-		"UPDATE jobs.tb_job_run SET status = 'completed', attempts = 1 WHERE identifier > 'a'", "VACUUM ANALYZE"} {
+	do := func(sql string) {
+		t.Helper()
 		if _, err := admin.Exec(t.Context(), sql); err != nil {
 			t.Fatal(err)
 		}
+	}
+	do("VACUUM ANALYZE") // from now on the planner believes that it is empty
+	t.Run("known to be empty", check)
+	enqueue(t, admin, 5)
+	t.Run("a few jobs", check)
+	do("VACUUM ANALYZE")
+	t.Run("known to have a few jobs", check)
+	enqueue(t, admin, 20_000)
+	for _, sql := range []string{"UPDATE jobs.tb_job_run SET status = 'running', attempts = 1 WHERE identifier < '2'",
+		"UPDATE jobs.tb_job_run SET status = 'completed', attempts = 1 WHERE identifier > 'a'", "VACUUM ANALYZE"} {
+		do(sql)
 	}
 	t.Run("filled", check)
 }

@@ -76,7 +76,9 @@ var ErrLeaseLost = errors.New("the agent's lease has expired")
 // finds those that somebody has touched since. Results and rows are joined by a
 // hash: the series makes the planner expect as many results as there often are,
 // where it would expect ten and compare each with each. The concatenation keeps
-// it from the index on running jobs, which it would walk once for each result.
+// it from the index on running jobs, which it would walk once for each result, and
+// uuid_send from the primary key: of a table that was nearly empty when the plan was
+// made it would read the whole index, however much the table has grown since.
 const (
 	completeSQL = completeRowsSQL + `
  WHERE r.ctid = ANY ($8::tid[])` + fencedSQL
@@ -91,10 +93,10 @@ UPDATE jobs.tb_job_run r
        duration_seconds = f.duration, error_message = NULL, retry_at = NULL,
        completed_at = now(), updated_at = now()
   FROM (SELECT generate_series(1, cardinality($2::uuid[])), $1::uuid AS agent, 'running' AS status,
-               unnest($2::uuid[]) AS id, unnest($3::int[]) AS attempt, unnest($4::text[]) AS output,
+               uuid_send(unnest($2::uuid[])) AS id, unnest($3::int[]) AS attempt, unnest($4::text[]) AS output,
                unnest($5::text[]) AS usage, unnest($6::text[]) AS security, unnest($7::float8[]) AS duration) f`
 	fencedSQL = `
-   AND r.id = f.id AND r.status || '' = f.status AND r.agent_id = f.agent AND r.attempts = f.attempt`
+   AND uuid_send(r.id) = f.id AND r.status || '' = f.status AND r.agent_id = f.agent AND r.attempts = f.attempt`
 )
 
 const failSQL = `
