@@ -34,6 +34,9 @@ func (a *Agent) run(at *attempt) {
 		at.stoppable.end(errDrained)
 	}
 	ctx, span := a.begin(&at.stoppable, at)
+	if err == nil {
+		err = at.stoppable.Err() // what was stopped by now does not begin
+	}
 	var result runners.Result
 	if err == nil {
 		task.Log, task.ReservedUSD, task.Again = &at.log, at.reserved, a.again(task.Service)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/specql/specql-ops/jobs"
 	"github.com/specql/specql-ops/registry"
+	"github.com/specql/specql-ops/runners"
 )
 
 // queue is a model of the table: rows that wait, and requests under way.
@@ -254,6 +256,26 @@ func TestAttemptsAreStoppedFromTheirClaimOn(t *testing.T) {
 	q.land(0, false)
 	if cause := begin(q.running[0]); cause != errLeaseGone {
 		t.Errorf("claimed by an incarnation that was given up: %v", cause)
+	}
+}
+
+func TestAnAttemptThatWasStoppedBeforeItBeginsRunsNothing(t *testing.T) {
+	config := parse(t, "a:http")
+	q := &queue{ledger: newLedger(1, 1, []jobs.ExecutionType{jobs.HTTP}), waiting: map[string][]jobs.Place{"a": {{Micros: 1}}}}
+	q.ledger.apply(config, nil)
+	q.send()
+	q.land(0, false)
+	at := q.running[0]
+	at.job.Operation = config.Services[0].Operations[0].Name
+	a := &Agent{log: (&journal{}).logger(slog.LevelInfo), ledger: q.ledger, logs: newLogs(), opt: Options{Runners: []runners.Runner{
+		fake{jobs.HTTP, func(context.Context, runners.Call) (runners.Result, error) {
+			t.Error("it ran")
+			return runners.Result{}, nil
+		}}}}}
+	q.ledger.cancel(at.job.ID, errCancelled)
+	a.run(at)
+	if running, unrecorded := q.ledger.state(); running != 0 || unrecorded != 0 || q.ledger.free != 1 {
+		t.Errorf("%d run, %d are unrecorded, %d slots are free", running, unrecorded, q.ledger.free)
 	}
 }
 
