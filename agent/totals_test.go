@@ -115,8 +115,13 @@ func TestStopsRulesAndDeadLettersAreCounted(t *testing.T) {
 		t.Fatalf("totals: %+v", s.Totals)
 	}
 	got := s.Totals[0]
-	if got.Failed != 2 || got.DeadLetters != 2 || got.Violations != 1 || got.Rules["allowed_domains"] != 1 || got.HandedBack != 1 || got.Completed != 0 {
+	// A claim that was under way at the stop may take the job once more, which is
+	// then handed back again.
+	if got.Failed != 2 || got.DeadLetters != 2 || got.Violations != 1 || got.Rules["allowed_domains"] != 1 || got.HandedBack < 1 || got.Completed != 0 {
 		t.Errorf("%d failed, %d dead, %d violations %v, %d handed back, %d completed", got.Failed, got.DeadLetters, got.Violations, got.Rules, got.HandedBack, got.Completed)
+	}
+	if w.count("identifier = 'stays' AND status = 'pending' AND attempts = 0") != 1 {
+		t.Error("the job that was handed back does not wait as before")
 	}
 }
 
