@@ -14,7 +14,7 @@ const (
 	arrivalWarmUp  = arrivalRate / 2
 )
 
-// The same, but from when the INSERT did return.
+// Figures of arrivals that count from when an INSERT did return, late or not.
 const returnedP50, returnedP99 = "p50 from the INSERT's return", "p99 from the INSERT's return"
 
 // arrivals measures latency while jobs arrive steadily, whatever becomes of

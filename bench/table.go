@@ -54,8 +54,8 @@ func (t *table) ratio(what string, ours, theirs float64, unit func(float64) stri
 // ratios: of what was measured one soon after the other. A machine that is slower
 // for some of the rounds, as those are that others share, makes both slower.
 func (t *table) compare(what string, r rounds, ours, theirs reading, unit func(float64) string, goal target) {
-	ratio := r.median(func(round map[string]figures) float64 { return ours(round) / theirs(round) })
-	t.rows = append(t.rows, row{what: what, ours: unit(r.median(ours)), theirs: unit(r.median(theirs)), value: ratio, show: plain, target: goal})
+	t.ratio(what, r.median(ours), r.median(theirs), unit, goal)
+	t.rows[len(t.rows)-1].value = r.median(func(round map[string]figures) float64 { return ours(round) / theirs(round) })
 }
 
 // figure adds a value that stands for itself.

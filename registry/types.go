@@ -27,10 +27,7 @@ type Config struct {
 
 // Service finds a service by name, regardless of case.
 func (c *Config) Service(name string) (*Service, bool) {
-	s, ok := c.byName[name] // as nearly every job has it
-	if !ok {
-		s, ok = c.byName[strings.ToLower(name)]
-	}
+	s, ok := c.byName[strings.ToLower(name)]
 	return s, ok
 }
 
