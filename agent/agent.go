@@ -51,6 +51,7 @@ type Agent struct {
 	appliedAt time.Time // when the one in use was
 	draining  bool
 	wanted    string     // by operators
+	before    jobs.ID    // the incarnation that was registered before this one
 	shown     string     // the state that the last heartbeat told
 	reloadAt  *time.Time // when operators last asked for a reload
 	reloaded  *time.Time // that of them which was carried out
@@ -231,7 +232,7 @@ func (a *Agent) info() jobs.AgentInfo {
 	defer a.mu.Unlock()
 	host, _ := os.Hostname()
 	running, _ := a.ledger.state()
-	info := jobs.AgentInfo{ID: a.ledger.incarnation(), Name: a.opt.Name, Host: host, PID: os.Getpid(),
+	info := jobs.AgentInfo{ID: a.ledger.incarnation(), Before: a.before, Name: a.opt.Name, Host: host, PID: os.Getpid(),
 		Version: a.opt.Version, Environment: a.opt.Config.Env, Types: a.opt.types(), Slots: a.opt.Slots,
 		Running: running, Isolation: a.opt.Isolation,
 		Abilities: a.opt.Abilities.json(), Cannot: a.ledger.cannotRun(), RegistryHash: a.opt.Config.Hash,

@@ -246,7 +246,11 @@ func (a *Agent) reconnectFor(ctx context.Context, expiry time.Time, cause error)
 // Results that it has already may still be recorded: they are fenced by the
 // old id, and count only if nobody took the job over.
 func (a *Agent) loseLease(how string) {
-	a.unregistered.Store(true)
+	if !a.unregistered.Swap(true) {
+		a.mu.Lock()
+		a.before = a.ledger.incarnation()
+		a.mu.Unlock()
+	}
 	a.ledger.become(jobs.NewID())
 	n := a.ledger.cancelAll(errLeaseGone)
 	a.log.Error(how, "stopped_jobs", n)

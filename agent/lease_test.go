@@ -92,3 +92,17 @@ func TestWhatIsStoppedWithTheAgentsOwnCountOfItsLeaseIsTakenOver(t *testing.T) {
 	w.exec("UPDATE jobs.tb_agent SET lease_expires_at = now() WHERE id = $1", first)
 	w.until("the jobs are done", func() bool { return w.count("status = 'completed' AND attempts = 2") == 3 })
 }
+
+// TestAnOrderOutlivesTheLeaseOfTheAgentThatItWasGivenTo: whoever was told to pause
+// does not go on because its lease ran out before it heard of it, and whoever was
+// told to resume does not stay paused.
+func TestAnOrderOutlivesTheLeaseOfTheAgentThatItWasGivenTo(t *testing.T) {
+	w := newWorld(t)
+	a, _ := w.start(Options{Config: parse(t, "a:http"), Runners: []runners.Runner{fake{jobs.HTTP, ok}}})
+	for _, wanted := range []string{jobs.AgentPaused, jobs.AgentDrained, jobs.AgentRunning} {
+		w.until("the agent is registered", func() bool { return w.state(a) != "" })
+		id := a.ledger.incarnation()
+		w.exec("UPDATE jobs.tb_agent SET wanted = $2, lease_expires_at = now() WHERE id = $1", id, wanted)
+		w.until("the agent is another incarnation, and "+wanted, func() bool { return a.ledger.incarnation() != id && w.state(a) == wanted })
+	}
+}

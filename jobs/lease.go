@@ -15,6 +15,7 @@ import (
 // AgentInfo is what an agent tells of itself in jobs.tb_agent.
 type AgentInfo struct {
 	ID            ID // of this incarnation; a lease that ran out is never revived
+	Before        ID // the incarnation whose lease ran out; its orders hold for this one. Zero: none
 	Name          string
 	Host          string
 	PID           int
@@ -58,11 +59,14 @@ func NewID() ID {
 
 const registerSQL = `
 INSERT INTO jobs.tb_agent (id, name, host, pid, version, environment, execution_types, slots, isolation,
-       registry_hash, registry_error, state, wanted, lease_expires_at, abilities, cannot)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, now() + make_interval(secs => $14),
-       coalesce($15::text, '{}')::jsonb, $16::text::jsonb)`
+       registry_hash, registry_error, state, wanted, reload_asked_at, lease_expires_at, abilities, cannot)
+SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, coalesce(b.wanted, $13), b.reload_asked_at,
+       now() + make_interval(secs => $14), coalesce($15::text, '{}')::jsonb, $16::text::jsonb
+  FROM (SELECT) one LEFT JOIN jobs.tb_agent b ON b.id = $17`
 
-// Register enters the agent; its lease runs from now for the time given.
+// Register enters the agent; its lease runs from now for the time given. What
+// operators wanted of the incarnation before is wanted of this one, also where that
+// one did not come to obey: the heartbeat tells.
 func Register(ctx context.Context, conn *pgx.Conn, a AgentInfo, lease time.Duration) error {
 	types := make([]string, len(a.Types))
 	for i, t := range a.Types {
@@ -70,7 +74,7 @@ func Register(ctx context.Context, conn *pgx.Conn, a AgentInfo, lease time.Durat
 	}
 	_, err := conn.Exec(ctx, registerSQL, a.ID, a.Name, a.Host, a.PID, a.Version, a.Environment, types, a.Slots,
 		a.Isolation, a.RegistryHash, a.RegistryError, cmp.Or(a.State, AgentRunning), cmp.Or(a.Wanted, AgentRunning), lease.Seconds(),
-		nullable(a.Abilities), reasons(a.Cannot))
+		nullable(a.Abilities), reasons(a.Cannot), a.Before)
 	if err != nil {
 		return fmt.Errorf("register agent %s: %w", a.Name, err)
 	}
