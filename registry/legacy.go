@@ -42,7 +42,8 @@ type Finding struct {
 	Why     string `json:"why"`
 	Fixable bool   `json:"fixable"` // --fix can do it without changing what the file means
 
-	fix *rewrite
+	fix   *rewrite
+	owner *node // the service; nil where the finding is of no single one
 }
 
 // rewrite is what --fix does for a finding: to the text, and to what the text
@@ -114,7 +115,7 @@ func (s *scanner) add(code Code, line, col int32, fix *rewrite, after, format st
 	why, _, _ := strings.Cut(e.Text, "\n\n")
 	s.found = append(s.found, Finding{Code: code, File: s.file, Line: int(line), Column: int(col), Service: s.service,
 		Message: fmt.Sprintf(format, args...), Before: strings.TrimSpace(s.lines.shown(int(line), code == PatternLiteralSecret)),
-		After: after, Why: strings.Join(strings.Fields(why), " "), Fixable: fix != nil, fix: fix})
+		After: after, Why: strings.Join(strings.Fields(why), " "), Fixable: fix != nil, fix: fix, owner: s.s})
 }
 
 // list looks through the services of the base or of an environment.

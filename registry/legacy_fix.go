@@ -16,10 +16,6 @@ type Fixed struct {
 	Left []Finding // what only people can decide, with the new text's lines
 }
 
-// maxRounds bounds the passes over a file: one edit may make way for another
-// in the same service, such as a move and then a rename.
-const maxRounds = 40
-
 // FixPatterns rewrites the patterns that can be rewritten without changing
 // what the file means. Each edit is proved right before it counts: the new
 // text is read, and must say what the old one said, but for the finding. An
@@ -28,34 +24,18 @@ const maxRounds = 40
 func FixPatterns(name string, data []byte) (*Fixed, Diagnostics) {
 	text := string(plainLines(data))
 	out := &Fixed{}
-	refused := map[string]bool{}
-	for range maxRounds {
+	for {
 		s, diags := scan(name, text)
 		if diags != nil {
 			return nil, diags
 		}
-		round := s.round(refused)
-		if len(round) == 0 {
+		next, done := s.step()
+		if len(done) == 0 {
+			out.Left = s.found
 			break
 		}
-		if next, ok := s.apply(round); ok {
-			text, out.Done = next, append(out.Done, round...)
-			continue
-		}
-		// One of them is at fault; which one shows by itself.
-		for _, f := range round {
-			if next, ok := s.apply([]Finding{f}); ok {
-				text, out.Done = next, append(out.Done, f)
-				break // the others' places have moved
-			}
-			refused[f.key()] = true
-		}
+		text, out.Done = next, append(out.Done, done...)
 	}
-	s, diags := scan(name, text)
-	if diags != nil {
-		return nil, diags
-	}
-	out.Left = s.found
 	for i := range out.Left {
 		out.Left[i].Fixable = false
 	}
@@ -74,25 +54,61 @@ func likeFile(text string, data []byte) []byte {
 	return []byte(text)
 }
 
-// key tells findings apart whose lines may move.
-func (f *Finding) key() string { return string(f.Code) + "\x00" + f.Service + "\x00" + f.Message }
+// step makes as many fixes as go together, and leaves the rest to a look at the
+// new text: one edit may make way for another in the same service, such as a
+// move for a rename. done is empty where none can be made. A fix takes its
+// finding away, and only a move leaves another one: the steps come to an end.
+func (s *scanner) step() (next string, done []Finding) {
+	left := slices.DeleteFunc(slices.Clone(s.found), func(f Finding) bool { return f.fix == nil })
+	for len(left) > 0 {
+		var round []Finding
+		round, left = together(left)
+		if done = s.proved(round); len(done) > 0 {
+			next, _ = s.apply(done)
+			return next, done
+		}
+	}
+	return "", nil
+}
 
-// round picks the fixes to make at once: one of a service, so that none
-// changes the ground below another.
-func (s *scanner) round(refused map[string]bool) []Finding {
-	var picked []Finding
-	busy := map[string]bool{}
-	for _, f := range s.found {
-		if f.fix == nil || refused[f.key()] || busy[strings.ToLower(f.Service)] {
+// proved are those of the fixes that can be made, all at once.
+func (s *scanner) proved(fixes []Finding) []Finding {
+	if _, ok := s.apply(fixes); ok {
+		return fixes
+	}
+	if len(fixes) == 1 {
+		return nil
+	}
+	half := len(fixes) / 2
+	some := s.proved(fixes[:half])
+	more := slices.Concat(some, s.proved(fixes[half:]))
+	if _, ok := s.apply(more); ok {
+		return more
+	}
+	return some
+}
+
+// together picks the fixes to make at once: the services' list by itself, any
+// number of repeated keys, or one fix of each service, so that none changes the
+// ground below another.
+func together(fixes []Finding) (picked, left []Finding) {
+	first := fixes[0]
+	if first.Code == PatternServicesMap {
+		return fixes[:1], fixes[1:]
+	}
+	busy, end := map[*node]bool{}, 0
+	for _, f := range fixes {
+		switch {
+		case (f.Code == PatternDuplicateKey) != (first.Code == PatternDuplicateKey), f.Code == PatternServicesMap,
+			f.owner != nil && busy[f.owner], f.owner == nil && f.fix.edits[0].from < end:
+			left = append(left, f)
 			continue
 		}
-		if f.Service == "" { // of the list as a whole
-			return []Finding{f}
-		}
-		busy[strings.ToLower(f.Service)] = true
+		busy[f.owner] = true
+		end = f.fix.edits[0].to
 		picked = append(picked, f)
 	}
-	return picked
+	return picked, left
 }
 
 // apply makes the fixes' edits and compares what the text means with what it

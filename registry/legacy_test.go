@@ -154,6 +154,39 @@ func TestAFixedFileSaysWhatTheOldOneMeantAndKeepsItsComments(t *testing.T) {
 	}
 }
 
+// However much there is to fix, it is fixed at once, and what cannot be fixed
+// keeps nothing else from it: of services by the same name as of repeated keys.
+func TestAFixedFileHasNothingLeftToFix(t *testing.T) {
+	var keys, services strings.Builder
+	keys.WriteString("services:\n- name: a\n  category: c\n  execution_type: http\n  runner_config:\n    base_url: https://a.example\n")
+	services.WriteString("services:\n")
+	for i := range 50 {
+		fmt.Fprintf(&keys, "    k%d: { a: 1 }\n    k%d: { a: 1 } # c%d\n", i, i, i)
+		services.WriteString("- name: a\n  category: c\n  memory_size: 3\n  execution_type: HTTP\n")
+		if i%7 == 0 { // below a list, a move has no place to go to
+			services.WriteString("  runner_config: []\n")
+		}
+	}
+	for name, c := range map[string]struct {
+		text string
+		done int
+	}{
+		"keys":     {keys.String(), 50},
+		"services": {services.String(), 42*3 + 8},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fixed, diags := FixPatterns("f", []byte(c.text))
+			if diags != nil || len(fixed.Done) != c.done {
+				t.Fatalf("%d fixes, want %d: %v", len(fixed.Done), c.done, diags)
+			}
+			again, diags := FixPatterns("f", fixed.Text)
+			if diags != nil || string(again.Text) != string(fixed.Text) || len(again.Done) > 0 {
+				t.Fatalf("fixing again fixes %v, %v", again.Done, diags)
+			}
+		})
+	}
+}
+
 func TestEveryPatternIsFoundWithItsPlaceAndFixedWhereItCanBe(t *testing.T) {
 	files, err := filepath.Glob("testdata/legacy/*.yaml")
 	if err != nil || len(files) < 2 {
