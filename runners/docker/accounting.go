@@ -64,12 +64,14 @@ func findCgroups(mountinfo string, f facts) *cgroups {
 
 // group is one container's parent cgroup.
 type group struct {
-	c    *cgroups
-	path string // below every mount
+	c     *cgroups
+	path  string   // below every mount
+	kills *os.File // version 1: counts kills for want of memory
 }
 
-// group makes a container's parent. The engine makes it where we don't.
-func (c *cgroups) group(name string) (*group, error) {
+// group makes a container's parent, with the container's memory limit in bytes;
+// 0: none. The engine makes it where we don't.
+func (c *cgroups) group(name string, limit int64) (*group, error) {
 	g := &group{c: c, path: filepath.Join(c.dir, name)}
 	for _, mount := range c.counting() {
 		if err := os.MkdirAll(filepath.Join(mount, g.path), 0o755); err != nil {
@@ -82,6 +84,10 @@ func (c *cgroups) group(name string) (*group, error) {
 		for _, dir := range []string{c.dir, g.path} {
 			_ = os.WriteFile(filepath.Join(mount, dir, "memory.use_hierarchy"), []byte("1"), 0)
 		}
+	}
+	if err := g.bound(limit); err != nil {
+		g.remove()
+		return nil, err
 	}
 	return g, nil
 }
@@ -126,11 +132,10 @@ func (g *group) forget() {
 	}
 }
 
-// oomKills counts the kernel's kills for want of memory; only version 2 says
-// it of what lies below.
+// oomKills counts the kernel's kills for want of memory, once.
 func (g *group) oomKills() int64 {
 	if g.c.unified == "" {
-		return 0
+		return g.told()
 	}
 	n, _ := field(filepath.Join(g.c.unified, g.path, "memory.events"), "oom_kill")
 	return n
@@ -139,6 +144,9 @@ func (g *group) oomKills() int64 {
 // remove takes the group away under every mount; one that is still in use
 // stays for the next sweep.
 func (g *group) remove() {
+	if g.kills != nil {
+		g.kills.Close()
+	}
 	for _, mount := range g.c.all {
 		removeGroup(filepath.Join(mount, g.path))
 	}

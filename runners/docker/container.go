@@ -73,7 +73,7 @@ func (r *Runner) make(ctx context.Context, name string, s *spec, config *contain
 	}()
 	host := s.host
 	if groups := r.accounting(); groups != nil {
-		if b.group, err = groups.group(name); err != nil {
+		if b.group, err = groups.group(name, host.Memory); err != nil {
 			return nil, fmt.Errorf("make the container's cgroup: %w", err)
 		}
 		host.CgroupParent = b.group.path
@@ -179,7 +179,7 @@ func (r *Runner) account(f facts) {
 	if c != nil {
 		c.dir = "/" + groupPrefix + strings.ReplaceAll(process(), "/", "_")
 		// A host whose cgroups cannot be written is as good as a remote one.
-		probe, err := c.group("probe")
+		probe, err := c.group("probe", 6*mib)
 		if err == nil && c.unified != "" {
 			err = os.MkdirAll(filepath.Join(c.unified, probe.path), 0o755)
 		}

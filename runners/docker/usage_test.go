@@ -1,8 +1,15 @@
 package docker
 
 import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httputil"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -38,6 +45,55 @@ func TestUsageIsThatOfTheContainer(t *testing.T) {
 	if err == nil || result.Usage.CPUUsagePercent == nil || result.Usage.PeakMemoryMB == nil {
 		t.Errorf("an attempt that failed: %v, usage %s", err, result.Usage.JSON())
 	}
+}
+
+// The engine hears of such a kill from containerd, and may miss it where the
+// container ends at the same time.
+func TestWantOfMemoryIsSeenWhereTheEngineMissedIt(t *testing.T) {
+	engine := needEngine(t)
+	r := runnerOn(t, engine, Options{Host: "unix://" + unaware(t)})
+	if r.accounting() == nil {
+		t.Skip("this host's cgroups cannot be read")
+	}
+	call := newCall("memory", "64")
+	call.Service.SecurityPolicy.ResourceLimits.MemoryMB = 32
+	_, err := r.Run(t.Context(), call)
+	wantLimit(t, err, "memory_mb")
+}
+
+// unaware is the socket of an engine that knows of no kill for want of memory.
+func unaware(t *testing.T) string {
+	socket := filepath.Join(t.TempDir(), "docker.sock")
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := false
+	server := &http.Server{Handler: &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) { r.Out.URL.Scheme, r.Out.URL.Host = "http", "engine" },
+		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", "/var/run/docker.sock")
+		}},
+		ModifyResponse: func(r *http.Response) error {
+			if !strings.HasSuffix(r.Request.URL.Path, "/json") {
+				return nil
+			}
+			body, err := io.ReadAll(r.Body)
+			asked = asked || bytes.Contains(body, []byte(`"OOMKilled":`))
+			body = bytes.ReplaceAll(body, []byte(`"OOMKilled":true`), []byte(`"OOMKilled":false`))
+			r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+			r.Header.Del("Content-Length")
+			return err
+		},
+	}}
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(func() {
+		server.Close()
+		if !asked {
+			t.Error("the engine was not asked: this test shows nothing")
+		}
+	})
+	return socket
 }
 
 // A remote engine's cgroups are out of reach: what it samples is taken, and
