@@ -103,25 +103,25 @@ func riverContender() contender {
 // database of its own.
 func (l *lab) contend(ctx context.Context, contenders []contender,
 	measure func(ctx context.Context, db *database, c contender) (figures, error)) ([]side, error) {
-	empty, err := l.backlogTemplate(ctx, 0)
-	if err != nil {
-		return nil, err
-	}
-	riverEmpty, err := l.riverTemplate(ctx, 0)
-	if err != nil {
-		return nil, err
-	}
 	var sides []side
 	for _, c := range contenders {
-		from := empty
-		if c.river {
-			from = riverEmpty
+		from, err := l.emptyFor(ctx, c)
+		if err != nil {
+			return nil, err
 		}
 		sides = append(sides, side{c.name, func(ctx context.Context) (figures, error) {
 			return l.onCopy(ctx, from, func(db *database) (figures, error) { return measure(ctx, db, c) })
 		}})
 	}
 	return sides, nil
+}
+
+// emptyFor is the template of a contender's empty table.
+func (l *lab) emptyFor(ctx context.Context, c contender) (template, error) {
+	if c.river {
+		return l.riverTemplate(ctx, 0)
+	}
+	return l.backlogTemplate(ctx, 0)
 }
 
 // on starts the contender on a database. The caller calls stop, which returns

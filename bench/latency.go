@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -32,7 +33,15 @@ const (
 // job: what the machine does meanwhile, be it for a moment, falls on all of them.
 func latency(ctx context.Context, l *lab) error {
 	n := l.sizes.rounds * l.sizes.singles
-	found, err := l.inTurn(ctx, n, agentContender(), bareContender(1), bareApart(1), notified())
+	var places []place
+	for _, c := range []contender{agentContender(), bareContender(1), bareApart(1), notified()} {
+		from, err := l.emptyFor(ctx, c)
+		if err != nil {
+			return err
+		}
+		places = append(places, place{c.name, c, from, nil})
+	}
+	found, err := l.inTurn(ctx, n, places...)
 	if err != nil {
 		return err
 	}
@@ -64,9 +73,21 @@ func latency(ctx context.Context, l *lab) error {
 	return nil
 }
 
+// place is a contender on a copy of a template.
+type place struct {
+	name      string
+	contender contender
+	from      template
+	prepare   preparation
+}
+
+// preparation, where there is one, is made on a copy before it is measured;
+// release ends what it began.
+type preparation func(ctx context.Context, db *database) (release func(), err error)
+
 // inTurn gives n jobs to each of the contenders, one by one and each time another
-// one first, on a database of its own.
-func (l *lab) inTurn(ctx context.Context, n int, contenders ...contender) (map[string]figures, error) {
+// one first.
+func (l *lab) inTurn(ctx context.Context, n int, places ...place) (map[string]figures, error) {
 	var seats []*seat
 	var found map[string]figures
 	measure := func(ctx context.Context) error {
@@ -78,17 +99,24 @@ func (l *lab) inTurn(ctx context.Context, n int, contenders ...contender) (map[s
 			}
 		}
 		found = map[string]figures{}
-		for _, s := range seats {
-			found[s.contender.name] = s.figures()
-			l.note("latency, %d jobs, %s: %s", n, s.contender.name, s.figures())
+		for i, s := range seats {
+			found[places[i].name] = s.figures()
+			l.note("latency, %d jobs, %s: %s", n, places[i].name, s.figures())
 		}
 		return nil
 	}
-	for _, c := range contenders { // each inside the measurement of the one behind it
+	for _, p := range slices.Backward(places) { // each inside the measurement of the one before it
 		inner := measure
 		measure = func(ctx context.Context) error {
-			sides, err := l.contend(ctx, []contender{c}, func(ctx context.Context, db *database, c contender) (_ figures, err error) {
-				s, err := sit(ctx, db, c)
+			_, err := l.onCopy(ctx, p.from, func(db *database) (_ figures, err error) {
+				if p.prepare != nil {
+					release, err := p.prepare(ctx, db)
+					if err != nil {
+						return nil, err
+					}
+					defer release()
+				}
+				s, err := sit(ctx, db, p.contender)
 				if err != nil {
 					return nil, err
 				}
@@ -96,10 +124,6 @@ func (l *lab) inTurn(ctx context.Context, n int, contenders ...contender) (map[s
 				seats = append(seats, s)
 				return nil, inner(ctx)
 			})
-			if err != nil {
-				return err
-			}
-			_, err = sides[0].run(ctx)
 			return err
 		}
 	}
