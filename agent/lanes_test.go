@@ -353,7 +353,7 @@ func TestAFewResultsWaitForMore(t *testing.T) {
 
 // TestNewJobsAreClaimedAtOnce: whoever hears of new jobs claims them where there is
 // nothing else to exchange, but asks no gates and carries no results; both are left
-// to the loops, which do not wait for that claim.
+// to the loops.
 func TestNewJobsAreClaimedAtOnce(t *testing.T) {
 	config := parse(t, "a:http", "b:http")
 	config.Services[1].SecurityPolicy.RateLimitPerMinute = 60
@@ -375,9 +375,6 @@ func TestNewJobsAreClaimedAtOnce(t *testing.T) {
 	req, ok := l.takeAtOnce(at, time.Now(), false)
 	if !ok || len(req.exchange.Claim.Lanes) != 1 || req.exchange.Claim.Lanes[0].Service != "a" || len(req.exchange.Claim.Gated) != 0 {
 		t.Fatalf("claimed at once: %v, %+v", ok, req)
-	}
-	if !called() {
-		t.Error("no loop was called for the lane with gates")
 	}
 	gated, _, ok := l.take(time.Now())
 	if !ok || len(gated.exchange.Claim.Lanes) != 0 || len(gated.exchange.Claim.Gated) != 1 {
@@ -410,6 +407,34 @@ func TestNewJobsAreClaimedAtOnce(t *testing.T) {
 	q.land(0, false)
 	l.close()
 	refuses("when the ledger is closed", false)
+}
+
+// TestLanesWithGatesThatHadNoJobsWaitForAClaimAtOnce: no loop is called beside it for
+// them, but when it is over. For one that had jobs a loop is.
+func TestLanesWithGatesThatHadNoJobsWaitForAClaimAtOnce(t *testing.T) {
+	config := parse(t, "a:http", "b:http")
+	config.Services[1].SecurityPolicy.RateLimitPerMinute = 60
+	for _, hot := range []bool{false, true} {
+		l := newLedger(10, 2, []jobs.ExecutionType{jobs.HTTP})
+		l.apply(config, nil)
+		l.byName["b"].hot = hot
+		called := func() bool { return len(l.signal) > 0 }
+		for called() {
+			<-l.signal
+		}
+		req, ok := l.takeAtOnce(jobs.Place{Micros: 7}, time.Now(), false)
+		if !ok || called() != hot {
+			t.Errorf("had jobs: %t; claimed at once: %t, a loop is called: %t", hot, ok, called())
+		}
+		l.done(req, &jobs.Exchanged{}, time.Now(), 0)
+		l.land(req)
+		if !called() {
+			t.Error("no loop is called when the claim is over")
+		}
+		if next, _, ok := l.take(time.Now()); !ok || len(next.exchange.Claim.Gated) != 1 {
+			t.Errorf("the lane with gates is not asked: %t, %+v", ok, next)
+		}
+	}
 }
 
 // TestAClaimUnderWayIsNoEnd: a ledger that claims no more is not finished while a

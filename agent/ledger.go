@@ -35,7 +35,7 @@ type ledger struct {
 	next     int               // the lane that is asked first, rotating
 	active   []*lane           // of many lanes, those that may have jobs
 	woken    jobs.Place        // the earliest wake-up that no claim has taken along
-	left     bool              // a claim has left lanes with gates to the next one
+	left     leaving           // what a claim has left of lanes with gates to the next one
 	coldDue  time.Time         // when lanes that were empty are looked at again
 	searched time.Duration     // what the last search among many lanes took
 	paused   bool              // no claims until resumed

@@ -53,7 +53,7 @@ func (l *ledger) take(now time.Time) (req *request, again time.Duration, ok bool
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.early = min(l.pace.reckon(now), l.slots)
-	if few := l.ended < l.quorum && (l.woken == jobs.Last && !l.left || l.free+l.early <= 0); few && !l.closed {
+	if few := l.ended < l.quorum && (l.woken == jobs.Last && l.left == leftNone || l.free+l.early <= 0); few && !l.closed {
 		if left := slowExchange - now.Sub(l.taken); left > 0 && l.flying > 0 {
 			return nil, left, false
 		}
@@ -83,7 +83,9 @@ func (l *ledger) take(now time.Time) (req *request, again time.Duration, ok bool
 // takeAtOnce is take for whoever has heard of new jobs at a place: it hands out a
 // claim and nothing else. The loops are called where that leaves something to
 // them: lanes with gates; or all of it, where an exchange is under way or due that
-// takes the jobs along, or where the caller is busy.
+// takes the jobs along, or where the caller is busy. Lanes with gates that had no
+// jobs the last time are looked at when the claim is over: a look at the same time
+// would nearly double the time to the start of a job that it brings.
 func (l *ledger) takeAtOnce(at jobs.Place, now time.Time, busy bool) (req *request, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -100,11 +102,20 @@ func (l *ledger) takeAtOnce(at jobs.Place, now time.Time, busy bool) (req *reque
 	if ok = req.asks(); ok {
 		l.fly(req, now)
 	}
-	if l.left || !ok {
+	if l.left == leftHot || !ok {
 		l.poke()
 	}
 	return req, ok
 }
+
+// leaving is what a claim leaves of lanes with gates.
+type leaving int
+
+const (
+	leftNone leaving = iota
+	leftCold         // such as were empty the last time
+	leftHot          // also such as were not
+)
 
 // fly begins the exchange.
 func (l *ledger) fly(req *request, now time.Time) {
@@ -202,14 +213,16 @@ func (l *ledger) takeRoom(req *request, now time.Time) (again time.Duration) {
 		return 0
 	}
 	lanes := l.candidates(req, now)
-	l.left = false
+	l.left = leftNone
 	var hot, cold []*lane
 	for i := range lanes {
 		ln := lanes[(l.next+i)%len(lanes)]
 		switch {
 		case ln.from == jobs.Last || ln.room(l.freeIn(ln)) <= 0:
 		case req.prompt && ln.gated():
-			l.left = true
+			if l.left = max(l.left, leftCold); ln.hot {
+				l.left = leftHot
+			}
 		case now.Before(ln.opens()):
 			if in := ln.opens().Sub(now); again == 0 || in < again {
 				again = in
@@ -239,7 +252,7 @@ func (l *ledger) takeRoom(req *request, now time.Time) (again time.Duration) {
 	if len(cold) > 0 {
 		sharers++
 	}
-	if l.left {
+	if l.left != leftNone {
 		sharers++
 	}
 	share := (free + sharers - 1) / sharers
