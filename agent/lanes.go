@@ -65,10 +65,6 @@ func gatesOf(s *registry.Service) jobs.Gates {
 // gated tells whether a claim must ask what all agents have spent.
 func (ln *lane) gated() bool { return ln.gates.Bounded() || ln.tripped }
 
-// strict tells whether nothing is to be claimed early from the lane: that would
-// spend of its gates, or run more jobs before its circuit opens.
-func (ln *lane) strict() bool { return ln.gated() || ln.failing }
-
 func (ln *lane) room(free int) int {
 	if ln.bound == 0 {
 		return free

@@ -88,67 +88,6 @@ func roomOf(req *request) (room int) {
 	return room + req.exchange.Claim.Limit
 }
 
-// TestEarlyClaimsLeaveRoomForAllLanes: while a service with any number of quick jobs
-// keeps all slots busy and more claimed early, one with gates and one whose jobs fail
-// get their share of the slots.
-func TestEarlyClaimsLeaveRoomForAllLanes(t *testing.T) {
-	const slots, claim = 10, 4 * time.Millisecond
-	config := parse(t, "busy:http", "other:http")
-	for name, make := range map[string]func(*lane){
-		"ordinary":   func(*lane) {},
-		"with gates": func(ln *lane) { ln.gates.PerMinute = 600 },
-		"failing":    func(ln *lane) { ln.failing = true },
-	} {
-		t.Run(name, func(t *testing.T) {
-			q := &queue{ledger: newLedger(slots, 1, []jobs.ExecutionType{jobs.HTTP}), waiting: map[string][]jobs.Place{}}
-			l := q.ledger
-			l.apply(config, nil)
-			make(l.byName["other"])
-			l.woken, l.byName["busy"].from = jobs.Last, jobs.First
-			now, place, got, early := time.Now(), int64(0), 0, 0
-			for round := range 20 {
-				if round == 10 { // jobs of the other come
-					early = -l.free
-					l.wake(jobs.Place{Micros: place})
-				}
-				req, _, ok := l.take(now)
-				if !ok {
-					t.Fatal("nothing is done")
-				}
-				now = now.Add(claim)
-				var out jobs.Exchanged
-				for _, ln := range req.exchange.Claim.Lanes {
-					for range min(ln.Room, req.exchange.Claim.Limit-len(out.Claimed)) {
-						place++
-						out.Claimed = append(out.Claimed, &jobs.Job{ID: jobs.NewID(), Service: ln.Service, Place: jobs.Place{Micros: place}})
-					}
-					if ln.Service == "other" {
-						got += ln.Room
-					}
-				}
-				for _, ln := range req.exchange.Claim.Gated { // another agent has them
-					got += ln.Room
-					out.Gates = append(out.Gates, jobs.Gate{Service: ln.Service})
-				}
-				started, _ := l.done(req, &out, now, claim)
-				l.land(req)
-				q.running = append(q.running, started...)
-				slotted := min(len(q.running), slots)
-				for _, a := range q.running[:slotted] {
-					q.complete(a)
-				}
-				q.running = q.running[slotted:]
-			}
-			if early < slots/2 {
-				t.Fatalf("%d jobs were claimed early: this test shows nothing", early)
-			}
-			if got < slots/2 {
-				t.Errorf("the other service was given room for %d jobs", got)
-			}
-		})
-	}
-}
-
 // TestJobsThatFindNoSlotAreLeftToOthers: an agent at its quickest comes to jobs that
 // take long. It runs as many as it has slots; what it had claimed early waits again
 // as if nothing had been, and another agent runs it.

@@ -42,9 +42,9 @@ func (r *request) full() bool {
 }
 
 // take hands out what is to be exchanged now: results of one incarnation and
-// a claim for all room that there is or will be when its answer comes. ok is false
-// when nothing is; then again says after which time something may be, zero for
-// never. The caller tells land when the exchange is over.
+// a claim for all room that there is or will be when its answer comes. ok is false when nothing is; then again
+// says after which time something may be, zero for never. The caller tells land
+// when the exchange is over.
 //
 // Many results in one exchange cost the database less than a few in each of
 // two. So a few are left to the end of an exchange under way, and wait for a
@@ -206,8 +206,7 @@ func (l *ledger) share(n int) int {
 // takeRoom asks for as many jobs as there are slots, shared out between the
 // lanes that may have some, a different one first each time. Lanes that had
 // jobs the last time share the slots; one that was empty may take as much as
-// one of those, and usually takes nothing. While one of them is strict, nothing is
-// claimed early from any: else the others would leave it no free slot.
+// one of those, and usually takes nothing.
 func (l *ledger) takeRoom(req *request, now time.Time) (again time.Duration) {
 	free := l.free + l.early
 	if free <= 0 || len(l.lanes) == 0 {
@@ -219,7 +218,7 @@ func (l *ledger) takeRoom(req *request, now time.Time) (again time.Duration) {
 	for i := range lanes {
 		ln := lanes[(l.next+i)%len(lanes)]
 		switch {
-		case ln.from == jobs.Last || ln.room(free) <= 0:
+		case ln.from == jobs.Last || ln.room(l.freeIn(ln)) <= 0:
 		case req.prompt && ln.gated():
 			if l.left = max(l.left, leftCold); ln.hot {
 				l.left = leftHot
@@ -245,12 +244,6 @@ func (l *ledger) takeRoom(req *request, now time.Time) (again time.Duration) {
 	if len(hot)+len(cold) == 0 {
 		return again
 	}
-	if l.left != leftNone || slices.ContainsFunc(hot, (*lane).strict) || slices.ContainsFunc(cold, (*lane).strict) {
-		l.early, free = 0, l.free
-		if free <= 0 { // what was claimed early ends first
-			return again
-		}
-	}
 	if len(cold) > 0 && !l.many() {
 		l.coldDue = now.Add(coldEvery)
 	}
@@ -265,7 +258,7 @@ func (l *ledger) takeRoom(req *request, now time.Time) (again time.Duration) {
 	share := (free + sharers - 1) / sharers
 	limit := 0
 	for _, ln := range append(cold, hot...) {
-		room := min(share, ln.room(l.free+l.early))
+		room := min(share, ln.room(l.freeIn(ln)))
 		if room <= 0 { // those before it have taken it
 			continue
 		}
@@ -286,6 +279,15 @@ func (l *ledger) takeRoom(req *request, now time.Time) (again time.Duration) {
 	req.exchange.Claim.Limit = limit
 	l.free -= limit
 	return again
+}
+
+// freeIn is how many jobs of a lane there is room for. None is claimed early where
+// that spends of gates, or where the next failure may open a circuit.
+func (l *ledger) freeIn(ln *lane) int {
+	if ln.gated() || ln.failing {
+		return l.free
+	}
+	return l.free + l.early
 }
 
 // manyLanes is the number of lanes from which on a search for those that have
