@@ -89,7 +89,7 @@ func New(o Options) (*Agent, error) {
 	a := &Agent{opt: o, log: o.Log, conn: conn,
 		ledger: newLedger(o.Slots, o.Connections, o.types()), pulse: make(chan time.Duration, 1), chore: make(chan time.Duration, 1), wanted: jobs.AgentRunning, halt: make(chan struct{}),
 		vitals: newVitals(), spender: newSpender(), logs: newLogs(), appliedAt: time.Now()}
-	a.crew, a.ledger.mostCost = newCrew(o.Slots, a.run), a.mostCost
+	a.crew, a.ledger.mostCost = newCrew(a.run), a.mostCost
 	a.chronicle, a.duties = newChronicle(o.Config), a.newDuties()
 	a.ledger.apply(o.Config, a.cannot(o.Config))
 	return a, nil
@@ -231,12 +231,12 @@ func (a *Agent) info() jobs.AgentInfo {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	host, _ := os.Hostname()
-	held, _ := a.ledger.state()
+	running, _ := a.ledger.state()
 	info := jobs.AgentInfo{ID: a.ledger.incarnation(), Before: a.before, Name: a.opt.Name, Host: host, PID: os.Getpid(),
 		Version: a.opt.Version, Environment: a.opt.Config.Env, Types: a.opt.types(), Slots: a.opt.Slots,
-		Running: a.crew.running(), Isolation: a.opt.Isolation,
+		Running: running, Isolation: a.opt.Isolation,
 		Abilities: a.opt.Abilities.json(), Cannot: a.ledger.cannotRun(), RegistryHash: a.opt.Config.Hash,
-		RegistryError: a.rejected, State: a.stateWord(held), Wanted: a.wanted, Reloaded: a.reloaded}
+		RegistryError: a.rejected, State: a.stateWord(running), Wanted: a.wanted, Reloaded: a.reloaded}
 	a.shown = info.State
 	return info
 }

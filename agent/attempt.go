@@ -21,7 +21,6 @@ import (
 var (
 	errCancelled = errors.New("cancelled by an operator")
 	errDrained   = errors.New("handed back: the agent is stopping")
-	errNoSlot    = errors.New("handed back: no slot came free for it")
 	errLeaseGone = errors.New("the agent lost its lease")
 )
 

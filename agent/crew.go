@@ -1,26 +1,19 @@
 package agent
 
-import (
-	"sync"
-	"time"
-)
+import "sync"
 
-// crew runs attempts, as many at a time as there are slots, each beside all
-// others. A goroutine whose attempt has ended takes the next one that has not
-// begun, so that many short attempts need few goroutines; as long as there is a
-// slot for one that has not begun, another goroutine is on its way, so that none
-// waits for one that takes long.
+// crew runs attempts, each beside all others. A goroutine whose attempt has
+// ended takes the next one that has not begun, so that many short attempts need
+// few goroutines; as long as any has not begun, another goroutine is on its way,
+// so that none waits for one that takes long.
 type crew struct {
-	run   func(*attempt)
-	slots int
-	rest  chan func()   // received from by goroutines at rest
-	over  chan struct{} // closed when no goroutine is to rest any more
+	run  func(*attempt)
+	rest chan func()   // received from by goroutines at rest
+	over chan struct{} // closed when no goroutine is to rest any more
 
 	mu      sync.Mutex
 	waiting []*attempt // in the order in which they were claimed
 	next    int        // of waiting
-	busy    int        // slots in which attempts run
-	lapsing bool       // lapse is to come
 	coming  bool       // a goroutine was sent for that has not looked yet
 	resting int
 }
@@ -30,13 +23,8 @@ type crew struct {
 // that is 3 % of what an agent spends on them.
 const mostResting = 64
 
-// forSlot is how long an attempt waits for a slot. Jobs are claimed where slots
-// are likely to be free by the time that they come; where that was wrong, others
-// may have room for them.
-const forSlot = 100 * time.Millisecond
-
-func newCrew(slots int, run func(*attempt)) *crew {
-	return &crew{run: run, slots: slots, rest: make(chan func()), over: make(chan struct{})}
+func newCrew(run func(*attempt)) *crew {
+	return &crew{run: run, rest: make(chan func()), over: make(chan struct{})}
 }
 
 // dismiss lets the goroutines at rest go, once.
@@ -48,19 +36,8 @@ func (c *crew) dismiss() { close(c.over) }
 func (c *crew) lead(attempts []*attempt, goOn func()) {
 	c.do(goOn)
 	c.mu.Lock()
-	c.queue(attempts)
-	c.lapseLater()
-	c.work()
-}
-
-// queue lines the attempts up behind those that wait.
-func (c *crew) queue(attempts []*attempt) {
-	if 2*c.next > len(c.waiting) { // the line moves up where it never gets empty
-		n := copy(c.waiting, c.waiting[c.next:])
-		clear(c.waiting[n:])
-		c.waiting, c.next = c.waiting[:n], 0
-	}
 	c.waiting = append(c.waiting, attempts...)
+	c.work()
 }
 
 // do has a goroutine do something.
@@ -99,7 +76,7 @@ func (c *crew) wait() (something func()) {
 
 // call sends for a goroutine when an attempt needs one.
 func (c *crew) call() {
-	if c.next < len(c.waiting) && c.busy < c.slots && !c.coming {
+	if c.next < len(c.waiting) && !c.coming {
 		c.coming = true
 		c.do(c.arrive)
 	}
@@ -113,17 +90,11 @@ func (c *crew) arrive() {
 
 // work runs attempts that have not begun until there are none, and unlocks c.
 func (c *crew) work() {
-	for c.busy < c.slots {
-		at := c.take()
-		if at == nil {
-			break
-		}
-		c.busy++
+	for at := c.take(); at != nil; at = c.take() {
 		c.call()
 		c.mu.Unlock()
 		c.run(at)
 		c.mu.Lock()
-		c.busy--
 	}
 	c.mu.Unlock()
 }
@@ -136,38 +107,4 @@ func (c *crew) take() *attempt {
 	}
 	c.next++
 	return c.waiting[c.next-1]
-}
-
-// running is how many attempts have begun and not ended.
-func (c *crew) running() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.busy
-}
-
-// lapseLater sees to more attempts than there are slots.
-func (c *crew) lapseLater() {
-	if !c.lapsing && len(c.waiting)-c.next > c.slots-c.busy {
-		c.lapsing = true
-		time.AfterFunc(forSlot, c.lapse)
-	}
-}
-
-// lapse gives up the attempts that have waited too long for a slot: run finds
-// them stopped.
-func (c *crew) lapse() {
-	c.mu.Lock()
-	c.lapsing = false
-	var late []*attempt
-	if c.busy >= c.slots { // else one has just come free
-		for c.next < len(c.waiting) && time.Since(c.waiting[c.next].claimed) >= forSlot {
-			late = append(late, c.take())
-		}
-	}
-	c.lapseLater()
-	c.mu.Unlock()
-	for _, at := range late {
-		at.stoppable.end(errNoSlot)
-		c.run(at)
-	}
 }

@@ -25,8 +25,6 @@ type lane struct {
 	looks []*look    // under way
 	hot   bool       // the last look found jobs
 
-	failing bool // the last attempt that ended failed
-
 	active bool // among the many lanes, one that may have jobs
 
 	registered *registry.Service // what the present registry says of it

@@ -23,10 +23,7 @@ const metricsEvery = 500 * time.Millisecond
 // decisions about "how much room" are made here, under one lock, without I/O.
 type ledger struct {
 	mu       sync.Mutex
-	slots    int
-	free     int  // slots neither running, nor unrecorded, nor asked for; negative: jobs claimed early
-	early    int  // how many more jobs may be claimed than there are free slots
-	pace     pace // of all lanes together
+	free     int // slots neither running, nor unrecorded, nor asked for
 	types    map[jobs.ExecutionType]bool
 	config   *registry.Config
 	cannot   map[string]string // services of config that this host cannot run, and why
@@ -78,7 +75,7 @@ type outbox struct {
 func (o *outbox) len() int { return len(o.completed) + len(o.failed) + len(o.handBack) }
 
 func newLedger(slots, loops int, types []jobs.ExecutionType) *ledger {
-	l := &ledger{slots: slots, free: slots, loops: loops, quorum: slots / (2 * loops), types: map[jobs.ExecutionType]bool{}, byName: map[string]*lane{}, woken: jobs.Last,
+	l := &ledger{free: slots, loops: loops, quorum: slots / (2 * loops), types: map[jobs.ExecutionType]bool{}, byName: map[string]*lane{}, woken: jobs.Last,
 		running: map[jobs.ID]*attempt{}, ending: map[*attempt]bool{}, results: map[jobs.ID]*outbox{}, aside: map[*aside]bool{}, over: make(chan struct{}), busy: map[*lane]*runners.BusyError{}, metrics: metrics{},
 		totals: totals{}, signal: make(chan struct{}, loops)}
 	for _, t := range types {
@@ -239,8 +236,8 @@ func (l *ledger) exchanging() bool {
 	return l.flying > 0
 }
 
-// underWay returns how many attempts run and how many results wait for an exchange.
-func (l *ledger) underWay() (running, ended int) {
+// pace returns how many attempts run and how many results wait for an exchange.
+func (l *ledger) pace() (running, ended int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.running) + len(l.ending), l.ended

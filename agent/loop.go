@@ -110,7 +110,7 @@ const gatherFor = 20 * time.Microsecond
 func (a *Agent) gather() {
 	before, last := -1, time.Now()
 	for {
-		running, ended := a.ledger.underWay()
+		running, ended := a.ledger.pace()
 		switch now := time.Now(); {
 		case running == 0:
 			return

@@ -33,7 +33,7 @@ func endOf(ctx context.Context, err error) ending {
 		switch cause := context.Cause(ctx); {
 		case errors.Is(cause, errCancelled):
 			return cancelled
-		case errors.Is(cause, errDrained), errors.Is(cause, errNoSlot):
+		case errors.Is(cause, errDrained):
 			return handedBack
 		case errors.Is(cause, errLeaseGone):
 			return leaseLost

@@ -15,7 +15,6 @@ type attempt struct {
 	service *registry.Service // of config; nil: it has no such service
 	lane    *lane
 	agent   jobs.ID
-	claimed time.Time // when the claim's answer came
 	log     runners.Log
 	shown   bool // somebody followed the log
 	silent  bool // it says no more
@@ -91,11 +90,8 @@ func (l *ledger) finish(a *attempt, o outcome, tally func(*ledger)) {
 	switch {
 	case o.completed != nil:
 		box.completed = append(box.completed, *o.completed)
-		a.lane.failing = false
-		l.pace.ended++
 	case o.failed != nil:
 		box.failed = append(box.failed, *o.failed)
-		a.lane.failing = true
 	default:
 		box.handBack = append(box.handBack, jobs.HandBack{Job: a.job, Unstarted: o.busy != nil})
 	}

@@ -42,7 +42,7 @@ func (r *request) full() bool {
 }
 
 // take hands out what is to be exchanged now: results of one incarnation and
-// a claim for all room that there is or will be when its answer comes. ok is false when nothing is; then again
+// a claim for all room that there is. ok is false when nothing is; then again
 // says after which time something may be, zero for never. The caller tells land
 // when the exchange is over.
 //
@@ -52,8 +52,7 @@ func (r *request) full() bool {
 func (l *ledger) take(now time.Time) (req *request, again time.Duration, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.early = min(l.pace.reckon(now), l.slots)
-	if few := l.ended < l.quorum && (l.woken == jobs.Last && l.left == leftNone || l.free+l.early <= 0); few && !l.closed {
+	if few := l.ended < l.quorum && (l.woken == jobs.Last && l.left == leftNone || l.free <= 0); few && !l.closed {
 		if left := slowExchange - now.Sub(l.taken); left > 0 && l.flying > 0 {
 			return nil, left, false
 		}
@@ -96,7 +95,6 @@ func (l *ledger) takeAtOnce(at jobs.Place, now time.Time, busy bool) (req *reque
 		l.poke()
 		return nil, false
 	}
-	l.early = min(l.pace.reckon(now), l.slots)
 	req = &request{agent: l.agent, out: &outbox{}, config: l.config, prompt: true}
 	l.takeRoom(req, now)
 	if ok = req.asks(); ok {
@@ -208,8 +206,7 @@ func (l *ledger) share(n int) int {
 // jobs the last time share the slots; one that was empty may take as much as
 // one of those, and usually takes nothing.
 func (l *ledger) takeRoom(req *request, now time.Time) (again time.Duration) {
-	free := l.free + l.early
-	if free <= 0 || len(l.lanes) == 0 {
+	if l.free <= 0 || len(l.lanes) == 0 {
 		return 0
 	}
 	lanes := l.candidates(req, now)
@@ -218,7 +215,7 @@ func (l *ledger) takeRoom(req *request, now time.Time) (again time.Duration) {
 	for i := range lanes {
 		ln := lanes[(l.next+i)%len(lanes)]
 		switch {
-		case ln.from == jobs.Last || ln.room(l.freeIn(ln)) <= 0:
+		case ln.from == jobs.Last || ln.room(l.free) <= 0:
 		case req.prompt && ln.gated():
 			if l.left = max(l.left, leftCold); ln.hot {
 				l.left = leftHot
@@ -255,10 +252,10 @@ func (l *ledger) takeRoom(req *request, now time.Time) (again time.Duration) {
 	if l.left != leftNone {
 		sharers++
 	}
-	share := (free + sharers - 1) / sharers
+	share := (l.free + sharers - 1) / sharers
 	limit := 0
 	for _, ln := range append(cold, hot...) {
-		room := min(share, ln.room(l.freeIn(ln)))
+		room := min(share, ln.room(l.free))
 		if room <= 0 { // those before it have taken it
 			continue
 		}
@@ -275,19 +272,10 @@ func (l *ledger) takeRoom(req *request, now time.Time) (again time.Duration) {
 		req.gated = append(req.gated, ln.begin(room))
 		req.exchange.Claim.Gated = append(req.exchange.Claim.Gated, asked)
 	}
-	limit = min(limit, l.free+l.early)
+	limit = min(limit, l.free)
 	req.exchange.Claim.Limit = limit
 	l.free -= limit
 	return again
-}
-
-// freeIn is how many jobs of a lane there is room for. None is claimed early where
-// that spends of gates, or where the next failure may open a circuit.
-func (l *ledger) freeIn(ln *lane) int {
-	if ln.gated() || ln.failing {
-		return l.free
-	}
-	return l.free + l.early
 }
 
 // manyLanes is the number of lanes from which on a search for those that have
@@ -345,9 +333,6 @@ func (l *ledger) done(req *request, out *jobs.Exchanged, now time.Time, took tim
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.release(req)
-	if req.asks() {
-		l.pace.took = took
-	}
 	if req.exchange.Search {
 		l.foundWaiting(req, out.Waiting, took)
 	}
@@ -366,7 +351,7 @@ func (l *ledger) done(req *request, out *jobs.Exchanged, now time.Time, took tim
 		ln.running++
 		got[ln]++
 		last[ln] = j.Place // they come in order
-		a := &attempt{job: j, config: req.config, service: service, lane: ln, agent: req.agent, claimed: now, reserved: reserved[ln]}
+		a := &attempt{job: j, config: req.config, service: service, lane: ln, agent: req.agent, reserved: reserved[ln]}
 		if a.agent != l.agent { // that incarnation has been given up meanwhile
 			a.stoppable.end(errLeaseGone)
 		}

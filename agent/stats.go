@@ -112,12 +112,11 @@ func (a *Agent) Stats() Stats {
 		LeasesLost: a.counts.leasesLost.Load(), TakenOver: a.counts.takenOver.Load(), LateResults: a.counts.lateResults.Load(),
 		UnfitInputs: a.counts.unfitInputs.Load(), UnfitOutputs: a.counts.unfitOutputs.Load(),
 		Reloads: Reloads{Applied: a.counts.applied.Load(), Rejected: a.counts.rejected.Load()}}
-	held, unrecorded := a.ledger.state()
-	s.Running, s.Unrecorded = a.crew.running(), unrecorded
+	s.Running, s.Unrecorded = a.ledger.state()
 	s.Connected, s.Reconnects = a.connections()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	s.State = a.stateWord(held)
+	s.State = a.stateWord(s.Running)
 	s.Registry, s.AppliedAt, s.Rejected = a.opt.Config, a.appliedAt, a.rejected
 	return s
 }

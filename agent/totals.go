@@ -17,7 +17,7 @@ type Total struct {
 	jobs.Metric // its Minute is zero
 
 	Cancelled   int64            // stopped by an operator
-	HandedBack  int64            // unfinished, because the agent stopped or was drained, or not begun, because no slot came free
+	HandedBack  int64            // unfinished, because the agent stopped or was drained
 	LeaseLost   int64            // stopped because the agent's lease ran out
 	DeadLetters int64            // of Failed: no attempt was left
 	Rules       map[string]int64 // of Violations: by the policy's rule or the limit that was broken
