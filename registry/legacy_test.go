@@ -162,9 +162,11 @@ func TestAFixedFileHasNothingLeftToFix(t *testing.T) {
 	services.WriteString("services:\n")
 	for i := range 50 {
 		fmt.Fprintf(&keys, "    k%d: { a: 1 }\n    k%d: { a: 1 } # c%d\n", i, i, i)
-		services.WriteString("- name: a\n  category: c\n  memory_size: 3\n  execution_type: HTTP\n")
-		if i%7 == 0 { // below a list, a move has no place to go to
-			services.WriteString("  runner_config: []\n")
+		services.WriteString("- name: a\n  category: c\n")
+		if i < 30 { // renaming one of the two would bring the other one to light
+			services.WriteString("  execution_type: http\n  runner_config:\n    memory_size: 3\n    memory_size: 4\n")
+		} else {
+			services.WriteString("  execution_type: HTTP\n  memory_size: 3\n")
 		}
 	}
 	for name, c := range map[string]struct {
@@ -172,7 +174,7 @@ func TestAFixedFileHasNothingLeftToFix(t *testing.T) {
 		done int
 	}{
 		"keys":     {keys.String(), 50},
-		"services": {services.String(), 42*3 + 8},
+		"services": {services.String(), 20 * 3},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fixed, diags := FixPatterns("f", []byte(c.text))
