@@ -22,7 +22,7 @@ const returnedP50, returnedP99 = "p50 from the INSERT's return", "p99 from the I
 // commit: when its INSERT would have returned, had it been sent on time. So a
 // database that is too busy to take inserts on time is not measured as fast.
 func arrivals(ctx context.Context, l *lab) error {
-	sides, err := l.contend(ctx, []contender{agentContender(), bareContender(100), riverContender()}, l.steady)
+	sides, err := l.contend(ctx, []contender{agentContender(100), bareContender(100), riverContender(100, riverPrompt)}, l.steady)
 	if err != nil {
 		return err
 	}

@@ -22,7 +22,7 @@ const (
 		              ORDER BY coalesce(requeued_at, created_at, '-infinity'), id LIMIT $1 FOR UPDATE SKIP LOCKED))
 		RETURNING id, identifier, input_data`
 	bareComplete = `UPDATE jobs.tb_job_run SET status = 'completed', duration_seconds = 0, completed_at = now(), updated_at = now()
-		WHERE id = ANY ($1) AND status = 'running'`
+		WHERE id = ANY ($1) AND status || '' = 'running'`
 )
 
 // bareConnections is how many loops share the slots.
@@ -33,25 +33,53 @@ func bareConnections(slots int) int {
 	return 1
 }
 
-// drainBare empties the queue and returns how long it took.
-func drainBare(ctx context.Context, url string, slots int) (time.Duration, error) {
+// bareLoops are the bare loop on as many connections as suit the slots.
+type bareLoops struct {
+	slots int // of each
+	conns []*pgx.Conn
+}
+
+func connectBare(ctx context.Context, url string, slots int) (*bareLoops, error) {
 	n := bareConnections(slots)
-	errs := make([]error, n)
+	b := &bareLoops{slots: slots / n}
+	for range n {
+		conn, err := pgx.Connect(ctx, url)
+		if err != nil {
+			b.close()
+			return nil, err
+		}
+		b.conns = append(b.conns, conn)
+	}
+	return b, nil
+}
+
+func (b *bareLoops) close() {
+	for _, conn := range b.conns {
+		conn.Close(context.Background())
+	}
+}
+
+// drain empties the queue.
+func (b *bareLoops) drain(ctx context.Context, began func(identifier string)) error {
+	errs := make([]error, len(b.conns))
 	var group sync.WaitGroup
-	start := time.Now()
-	for i := range n {
-		group.Go(func() {
-			conn, err := pgx.Connect(ctx, url)
-			if err != nil {
-				errs[i] = err
-				return
-			}
-			defer conn.Close(context.WithoutCancel(ctx))
-			errs[i] = bareLoop(ctx, conn, slots/n, func(string) {})
-		})
+	for i, conn := range b.conns {
+		group.Go(func() { errs[i] = bareLoop(ctx, conn, b.slots, began) })
 	}
 	group.Wait()
-	return time.Since(start), errors.Join(errs...)
+	return errors.Join(errs...)
+}
+
+// drainBare empties the queue and returns how long it took.
+func drainBare(ctx context.Context, url string, slots int) (time.Duration, error) {
+	start := time.Now()
+	b, err := connectBare(ctx, url, slots)
+	if err != nil {
+		return 0, err
+	}
+	defer b.close()
+	err = b.drain(ctx, func(string) {})
+	return time.Since(start), err
 }
 
 // bareLoop completes what it claimed and claims the next jobs in one pipelined

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -29,12 +30,15 @@ type contender struct {
 // application queues jobs, one to a transaction of its own.
 type application interface {
 	insert(ctx context.Context, job int) error
+	// backlog queues n jobs in one transaction, and returns a query that tells
+	// whether one of them is not completed.
+	backlog(ctx context.Context, n int) (left string, err error)
 	close()
 }
 
 // agentContender is the complete agent with no-op runners, its registry
 // holding the no-op service and others. The first jobs find it still starting.
-func agentContender(others ...string) contender {
+func agentContender(slots int, others ...string) contender {
 	return contender{name: "agent", apply: applySQL, records: true,
 		work: func(ctx context.Context, url string, ready chan<- struct{}, began func(int)) error {
 			tell := func(job *jobs.Job) {
@@ -42,7 +46,7 @@ func agentContender(others ...string) contender {
 					began(number(job.Identifier))
 				}
 			}
-			a, err := startAgent(ctx, url, 100, append([]string{noopService}, others...),
+			a, err := startAgent(ctx, url, slots, append([]string{noopService}, others...),
 				noop{jobs.HTTP, tell}, noop{jobs.Shell, tell})
 			if err != nil {
 				return err
@@ -78,6 +82,22 @@ func bareApart(slots int) contender {
 		}}
 }
 
+// bareDrains is the floor for a drain: the bare loop on as many connections as suit
+// the slots, woken by another one.
+func bareDrains(slots int) contender {
+	return contender{name: "bare loop", apply: applySQL, records: true,
+		work: func(ctx context.Context, url string, ready chan<- struct{}, began func(int)) error {
+			b, err := connectBare(ctx, url, slots)
+			if err != nil {
+				return err
+			}
+			defer b.close()
+			return listen(ctx, url, ready, func(*pgx.Conn) error {
+				return b.drain(ctx, func(identifier string) { began(number(identifier)) })
+			})
+		}}
+}
+
 // notified takes the notification itself for the start. No job runs.
 func notified() contender {
 	return contender{name: "notification", apply: applySQL,
@@ -86,10 +106,10 @@ func notified() contender {
 		}}
 }
 
-func riverContender() contender {
+func riverContender(slots int, settings riverSettings) contender {
 	return contender{name: "River", river: true, apply: applyRiver,
 		work: func(ctx context.Context, url string, ready chan<- struct{}, began func(int)) error {
-			r, err := startRiver(context.WithoutCancel(ctx), url, 100, riverPrompt, began)
+			r, err := startRiver(context.WithoutCancel(ctx), url, slots, settings, began)
 			if err != nil {
 				return err
 			}
@@ -119,7 +139,7 @@ func (l *lab) contend(ctx context.Context, contenders []contender,
 // emptyFor is the template of a contender's empty table.
 func (l *lab) emptyFor(ctx context.Context, c contender) (template, error) {
 	if c.river {
-		return l.riverTemplate(ctx, 0)
+		return l.riverTemplate(ctx)
 	}
 	return l.backlogTemplate(ctx, 0)
 }
@@ -146,19 +166,31 @@ func (c contender) on(ctx context.Context, db *database, began func(job int)) (s
 }
 
 // sqlApplication queues jobs by a compiled application's own INSERT.
-type sqlApplication struct{ conn *pgx.Conn }
+type sqlApplication struct {
+	conn     *pgx.Conn
+	backlogs int // queued so far
+}
 
 func applySQL(ctx context.Context, url string) (application, error) {
 	conn, err := pgx.Connect(ctx, url)
-	return sqlApplication{conn}, err
+	return &sqlApplication{conn: conn}, err
 }
 
-func (a sqlApplication) insert(ctx context.Context, job int) error {
+func (a *sqlApplication) insert(ctx context.Context, job int) error {
 	_, err := a.conn.Exec(ctx, appschema.Insert, identifier(job), "noop", "run", `{"n": 1}`, nil, nil, "c", "e", "1")
 	return err
 }
 
-func (a sqlApplication) close() { a.conn.Close(context.Background()) }
+func (a *sqlApplication) close() { a.conn.Close(context.Background()) }
+
+func (a *sqlApplication) backlog(ctx context.Context, n int) (left string, err error) {
+	var first, last string // new ids are ordered by time
+	a.backlogs++
+	err = a.conn.QueryRow(ctx, `WITH queued AS (`+backlogSQL+` RETURNING id)
+		SELECT min(id::text), max(id::text) FROM queued`, "backlog-"+strconv.Itoa(a.backlogs), "noop", n).Scan(&first, &last)
+	return fmt.Sprintf(`SELECT (SELECT 1 FROM jobs.tb_job_run WHERE id BETWEEN '%s' AND '%s' AND status <> 'completed'
+		ORDER BY id DESC LIMIT 1) IS NOT NULL`, first, last), err
+}
 
 func identifier(job int) string { return "single-" + strconv.Itoa(job) }
 
@@ -179,6 +211,14 @@ func applyRiver(ctx context.Context, url string) (application, error) {
 func (a riverApplication) insert(ctx context.Context, job int) error {
 	_, err := a.client.Insert(ctx, riverArgs{job}, nil)
 	return err
+}
+
+func (a riverApplication) backlog(ctx context.Context, n int) (left string, err error) {
+	var first, last int64
+	err = a.pool.QueryRow(ctx, `WITH queued AS (`+riverBacklogSQL+` RETURNING id)
+		SELECT min(id), max(id) FROM queued`, n).Scan(&first, &last)
+	return fmt.Sprintf(`SELECT (SELECT 1 FROM river_job WHERE id BETWEEN %d AND %d AND state <> 'completed'
+		ORDER BY id DESC LIMIT 1) IS NOT NULL`, first, last), err
 }
 
 func (a riverApplication) close() { a.pool.Close() }

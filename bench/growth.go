@@ -3,7 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
-	"time"
+	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -12,12 +13,6 @@ import (
 
 // fewFinished is how many finished rows a small table has.
 const fewFinished = 10_000
-
-// drainSlots are the slots of drains: few and many.
-var drainSlots = []int{100, 2000}
-
-// rateAt names the rate of a case at so many slots.
-func rateAt(slots int) string { return fmt.Sprintf("%s at %d slots", rate, slots) }
 
 // growthCase is a table, and what goes on beside the jobs that are measured.
 type growthCase struct {
@@ -44,45 +39,52 @@ func growth(ctx context.Context, l *lab) error {
 	if err != nil {
 		return err
 	}
-	var sides []side
-	for _, c := range cases {
-		sides = append(sides, side{c.name, func(ctx context.Context) (figures, error) { return l.grown(ctx, c) }})
-		if c.bare {
-			sides = append(sides, side{c.name + bareIn, func(ctx context.Context) (figures, error) { return l.bareGrown(ctx, c) }})
-		}
-	}
-	found, err := l.interleave(ctx, "growth", l.sizes.rounds, sides)
-	if err != nil {
-		return err
-	}
-	var places []place
-	for _, c := range cases {
-		places = append(places, c.drained(l.sizes.growthJobs))
-		if len(c.others) > 0 {
-			c.name, c.queue = c.name+without, cases[0].queue
-			places = append(places, c.drained(l.sizes.growthJobs))
-		}
-	}
-	single, err := l.inTurn(ctx, l.sizes.rounds*l.sizes.singles/3, places...)
-	if err != nil {
-		return err
-	}
 	l.table.heading("Growth: the agent, against itself on a table with " + cases[0].name)
 	small := cases[0].name
-	for _, c := range cases[1:] {
-		for _, slots := range drainSlots {
-			l.table.compare(fmt.Sprintf("%s, %d slots", c.name, slots), found, of(c.name, rateAt(slots)), of(small, rateAt(slots)), perSecond, atLeast(0.9))
+	for _, slots := range drainSlots {
+		var single map[string]figures
+		then := func(ctx context.Context, seats []*seat) (err error) {
+			seats = slices.DeleteFunc(slices.Clone(seats), func(s *seat) bool { return strings.HasSuffix(s.name, bareIn) })
+			single, err = l.singlesInTurn(ctx, l.sizes.rounds*l.sizes.singles/3, seats)
+			return err
+		}
+		if slots != drainSlots[0] {
+			then = nil
+		}
+		found, err := l.drains(ctx, "growth", slots, places(cases, slots), then)
+		if err != nil {
+			return err
+		}
+		for _, c := range cases[1:] {
+			l.table.compare(fmt.Sprintf("%s, %d slots", c.name, slots), found, of(c.name, rate), of(small, rate), perSecond, atLeast(0.9))
 			if c.bare {
-				l.table.compare("  the bare loop's", found, of(c.name+bareIn, rateAt(slots)), of(small+bareIn, rateAt(slots)), perSecond, none)
+				l.table.compare("  the bare loop's", found, of(c.name+bareIn, rate), of(small+bareIn, rate), perSecond, none)
 			}
+			if single == nil {
+				continue
+			}
+			beside := small
+			if len(c.others) > 0 {
+				beside = c.name + without
+			}
+			l.table.ratio(c.name+", p50 of single jobs", single[c.name][p50], single[beside][p50], milliseconds, atMost(1/0.9))
 		}
-		beside := small
-		if len(c.others) > 0 {
-			beside = c.name + without
-		}
-		l.table.ratio(c.name+", p50 of single jobs", single[c.name][p50], single[beside][p50], milliseconds, atMost(1/0.9))
 	}
 	return nil
+}
+
+// places are where the cases are measured.
+func places(cases []growthCase, slots int) (all []place) {
+	for _, c := range cases {
+		all = append(all, place{c.name, agentContender(slots, c.others...), c.queue, c.prepare})
+		if c.bare {
+			all = append(all, place{c.name + bareIn, bareDrains(slots), c.queue, nil})
+		}
+		if len(c.others) > 0 {
+			all = append(all, place{c.name + without, agentContender(slots, c.others...), cases[0].queue, c.prepare})
+		}
+	}
+	return all
 }
 
 func (l *lab) growthCases(ctx context.Context) ([]growthCase, error) {
@@ -99,7 +101,7 @@ func (l *lab) growthCases(ctx context.Context) ([]growthCase, error) {
 		cases = append(cases, growthCase{name: thousands(n) + " finished jobs", queue: big, bare: true})
 	}
 	waiting := thousands(l.sizes.crowd) + " waiting jobs"
-	crowded, err := l.jobsTemplate(ctx, waiting, l.finished(fewFinished), backlog("crowd", l.sizes.crowd), backlog("noop", l.sizes.growthJobs))
+	crowded, err := l.jobsTemplate(ctx, waiting, l.finished(fewFinished), backlog("crowd", l.sizes.crowd))
 	if err != nil {
 		return nil, err
 	}
@@ -132,81 +134,4 @@ func holdSnapshot(ctx context.Context, db *database) (release func(), err error)
 	}
 	_, err = conn.Exec(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")
 	return func() { conn.Close(context.WithoutCancel(ctx)) }, err
-}
-
-// drained is the case's table without its backlog, for single jobs.
-func (c growthCase) drained(n int) place {
-	return place{c.name, agentContender(c.others...), c.queue, func(ctx context.Context, db *database) (release func(), err error) {
-		release = func() {}
-		if c.prepare != nil {
-			if release, err = c.prepare(ctx, db); err != nil {
-				return nil, err
-			}
-		}
-		if _, err := c.work(ctx, db, drainSlots[len(drainSlots)-1], n); err != nil {
-			release()
-			return nil, err
-		}
-		return release, nil
-	}}
-}
-
-// grown has an agent drain the case's backlog, at few slots and at many.
-func (l *lab) grown(ctx context.Context, c growthCase) (figures, error) {
-	found := figures{}
-	err := l.drains(ctx, c, func(db *database, slots int) error {
-		took, err := c.work(ctx, db, slots, l.sizes.growthJobs)
-		if err != nil {
-			return err
-		}
-		found[rateAt(slots)] = float64(l.sizes.growthJobs) / took.Seconds()
-		return nil
-	})
-	return found, err
-}
-
-// bareGrown has the bare loop drain the case's backlog.
-func (l *lab) bareGrown(ctx context.Context, c growthCase) (figures, error) {
-	found := figures{}
-	err := l.drains(ctx, c, func(db *database, slots int) error {
-		took, err := drainBare(ctx, db.url, slots)
-		found[rateAt(slots)] = float64(l.sizes.growthJobs) / took.Seconds()
-		return err
-	})
-	return found, err
-}
-
-// drains has the case's backlog drained at few slots and at many, each on a copy
-// of its own.
-func (l *lab) drains(ctx context.Context, c growthCase, drain func(db *database, slots int) error) error {
-	for _, slots := range drainSlots {
-		_, err := l.onCopy(ctx, c.queue, func(db *database) (figures, error) {
-			if c.prepare != nil {
-				release, err := c.prepare(ctx, db)
-				if err != nil {
-					return nil, err
-				}
-				defer release()
-			}
-			if err := drain(db, slots); err != nil {
-				return nil, err
-			}
-			return nil, db.allCompleted(ctx, jobsLeft)
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// work has an agent run the n no-op jobs, and returns how long it took.
-func (c growthCase) work(ctx context.Context, db *database, slots, n int) (time.Duration, error) {
-	begun := newTally(n)
-	count := func(job *jobs.Job) {
-		if job.Service == "noop" {
-			begun.add()
-		}
-	}
-	return agentRuns(ctx, db.url, slots, begun, append([]string{noopService}, c.others...), noop{jobs.HTTP, count}, noop{jobs.Shell, count})
 }

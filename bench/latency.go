@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 )
 
@@ -34,7 +33,7 @@ const (
 func latency(ctx context.Context, l *lab) error {
 	n := l.sizes.rounds * l.sizes.singles
 	var places []place
-	for _, c := range []contender{agentContender(), bareContender(1), bareApart(1), notified()} {
+	for _, c := range []contender{agentContender(100), bareContender(1), bareApart(1), notified()} {
 		from, err := l.emptyFor(ctx, c)
 		if err != nil {
 			return err
@@ -45,7 +44,7 @@ func latency(ctx context.Context, l *lab) error {
 	if err != nil {
 		return err
 	}
-	sides, err := l.contend(ctx, []contender{riverContender()}, func(ctx context.Context, db *database, c contender) (figures, error) {
+	sides, err := l.contend(ctx, []contender{riverContender(100, riverPrompt)}, func(ctx context.Context, db *database, c contender) (figures, error) {
 		return singles(ctx, db, c, l.sizes.singles)
 	})
 	if err != nil {
@@ -73,66 +72,36 @@ func latency(ctx context.Context, l *lab) error {
 	return nil
 }
 
-// place is a contender on a copy of a template.
-type place struct {
-	name      string
-	contender contender
-	from      template
-	prepare   preparation
-}
-
-// preparation, where there is one, is made on a copy before it is measured;
-// release ends what it began.
-type preparation func(ctx context.Context, db *database) (release func(), err error)
-
 // inTurn gives n jobs to each of the contenders, one by one and each time another
 // one first.
-func (l *lab) inTurn(ctx context.Context, n int, places ...place) (map[string]figures, error) {
-	var seats []*seat
-	var found map[string]figures
-	measure := func(ctx context.Context) error {
-		for i := range warmUp + n {
-			for k := range seats {
-				if err := seats[(i+k)%len(seats)].one(ctx); err != nil {
-					return err
-				}
+func (l *lab) inTurn(ctx context.Context, n int, places ...place) (found map[string]figures, err error) {
+	err = l.together(ctx, places, func(ctx context.Context, seats []*seat) error {
+		found, err = l.singlesInTurn(ctx, n, seats)
+		return err
+	})
+	return found, err
+}
+
+// singlesInTurn is inTurn for contenders that are at work.
+func (l *lab) singlesInTurn(ctx context.Context, n int, seats []*seat) (map[string]figures, error) {
+	for i := range warmUp + n {
+		for k := range seats {
+			if err := seats[(i+k)%len(seats)].one(ctx); err != nil {
+				return nil, err
 			}
 		}
-		found = map[string]figures{}
-		for i, s := range seats {
-			found[places[i].name] = s.figures()
-			l.note("latency, %d jobs, %s: %s", n, places[i].name, s.figures())
-		}
-		return nil
 	}
-	for _, p := range slices.Backward(places) { // each inside the measurement of the one before it
-		inner := measure
-		measure = func(ctx context.Context) error {
-			_, err := l.onCopy(ctx, p.from, func(db *database) (_ figures, err error) {
-				if p.prepare != nil {
-					release, err := p.prepare(ctx, db)
-					if err != nil {
-						return nil, err
-					}
-					defer release()
-				}
-				s, err := sit(ctx, db, p.contender)
-				if err != nil {
-					return nil, err
-				}
-				defer func() { err = errors.Join(err, s.leave()) }()
-				seats = append(seats, s)
-				return nil, inner(ctx)
-			})
-			return err
-		}
+	found := map[string]figures{}
+	for _, s := range seats {
+		found[s.name] = s.figures()
+		l.note("latency, %d jobs, %s: %s", n, s.name, s.figures())
 	}
-	return found, measure(ctx)
+	return found, nil
 }
 
 // singles has n jobs inserted one by one.
 func singles(ctx context.Context, db *database, c contender, n int) (found figures, err error) {
-	s, err := sit(ctx, db, c)
+	s, err := sit(ctx, db, c.name, c)
 	if err != nil {
 		return nil, err
 	}
@@ -143,35 +112,6 @@ func singles(ctx context.Context, db *database, c contender, n int) (found figur
 		}
 	}
 	return s.figures(), nil
-}
-
-// seat is a contender at work on a database of its own, and the application that
-// queues jobs for it.
-type seat struct {
-	contender      contender
-	db             *database
-	app            application
-	began          chan time.Time
-	stop           func() error
-	jobs           int
-	sent, returned []time.Duration // from the INSERT and from its return to the start, behind the warm-up
-}
-
-func sit(ctx context.Context, db *database, c contender) (*seat, error) {
-	s := &seat{contender: c, db: db, began: make(chan time.Time, 1)}
-	var err error
-	if s.stop, err = c.on(ctx, db, func(int) { s.began <- time.Now() }); err != nil {
-		return nil, err
-	}
-	if s.app, err = c.apply(ctx, db.url); err != nil {
-		return nil, errors.Join(err, s.stop())
-	}
-	return s, nil
-}
-
-func (s *seat) leave() error {
-	s.app.close()
-	return s.stop()
 }
 
 // one has a job inserted and waits until it has started, is recorded and has been

@@ -115,6 +115,7 @@ func quantile(v []time.Duration, q float64) float64 {
 // tally closes all when so many have been counted.
 type tally struct {
 	n     int64
+	first time.Time // when the first was counted; to be read when all is closed
 	count atomic.Int64
 	all   chan struct{}
 }
@@ -122,7 +123,11 @@ type tally struct {
 func newTally(n int) *tally { return &tally{n: int64(n), all: make(chan struct{})} }
 
 func (t *tally) add() {
-	if t.count.Add(1) == t.n {
+	counted := t.count.Add(1)
+	if counted == 1 {
+		t.first = time.Now()
+	}
+	if counted == t.n {
 		close(t.all)
 	}
 }

@@ -11,20 +11,23 @@ import (
 // backlog queues n jobs of a service, as an application's inserts would.
 func backlog(service string, n int) filler {
 	return func(ctx context.Context, conn *pgx.Conn) error {
-		_, err := conn.Exec(ctx, `INSERT INTO jobs.tb_job_run (identifier, service_name, operation, input_data)
-			SELECT $1 || '-' || n, $1, 'run', '{"n": 1}' FROM generate_series(1, $2) n`, service, n)
+		_, err := conn.Exec(ctx, backlogSQL, service, service, n)
 		return err
 	}
 }
+
+// backlogSQL's first parameter is what their identifiers begin with.
+const backlogSQL = `INSERT INTO jobs.tb_job_run (identifier, service_name, operation, input_data)
+	SELECT $1 || '-' || n, $2, 'run', '{"n": 1}' FROM generate_series(1, $3) n`
 
 // backlogTemplate has n jobs that wait and nothing else.
 func (l *lab) backlogTemplate(ctx context.Context, n int) (template, error) {
 	return l.jobsTemplate(ctx, "backlog of "+thousands(n), backlog("noop", n))
 }
 
-// finishedTemplate has n finished jobs and the backlog that growth measures.
+// finishedTemplate has n finished jobs.
 func (l *lab) finishedTemplate(ctx context.Context, n int) (template, error) {
-	return l.jobsTemplate(ctx, thousands(n)+" finished jobs", l.finished(n), backlog("noop", l.sizes.growthJobs))
+	return l.jobsTemplate(ctx, thousands(n)+" finished jobs", l.finished(n))
 }
 
 // idFrom says where an id comes from: random ones, as an application had them, or

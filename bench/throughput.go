@@ -5,32 +5,30 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/specql/specql-ops/jobs"
 	"github.com/specql/specql-ops/runners"
 )
 
-// throughput drains a backlog of no-op jobs through the complete agent, through
-// the bare loop and, half as many, through River with as many workers as slots.
+// drainSlots are the slots of drains: few and many.
+var drainSlots = []int{100, 2000}
+
+// throughput drains backlogs of no-op jobs through the complete agent, through the
+// bare loop, and through River with as many workers as slots.
 func throughput(ctx context.Context, l *lab) error {
 	l.table.heading("Throughput: no-op jobs from a backlog, until the last is recorded as completed")
+	small, err := l.finishedTemplate(ctx, fewFinished)
+	if err != nil {
+		return err
+	}
+	riverSmall, err := l.riverTemplate(ctx)
+	if err != nil {
+		return err
+	}
 	for _, slots := range drainSlots {
-		n := l.sizes.jobs
-		if slots == 100 {
-			n /= 2
-		}
-		queue, err := l.backlogTemplate(ctx, n)
-		if err != nil {
-			return err
-		}
-		riverQueue, err := l.riverTemplate(ctx, n/2)
-		if err != nil {
-			return err
-		}
-		found, err := l.interleave(ctx, fmt.Sprintf("throughput, %d slots", slots), l.sizes.rounds, []side{
-			{"agent", func(ctx context.Context) (figures, error) { return l.agentDrain(ctx, queue, n, slots) }},
-			{"bare loop", func(ctx context.Context) (figures, error) { return l.bareDrain(ctx, queue, n, slots) }},
-			{"River", func(ctx context.Context) (figures, error) { return l.riverDrain(ctx, riverQueue, n/2, slots) }},
-		})
+		found, err := l.drains(ctx, "throughput", slots, []place{
+			{"agent", agentContender(slots), small, nil},
+			{"bare loop", bareDrains(slots), small, nil},
+			{"River", riverContender(slots, riverDrain), riverSmall, nil},
+		}, nil)
 		if err != nil {
 			return err
 		}
@@ -38,14 +36,6 @@ func throughput(ctx context.Context, l *lab) error {
 		l.table.compare(fmt.Sprintf("%d slots, against River", slots), found, of("agent", rate), of("River", rate), perSecond, atLeast(2))
 	}
 	return nil
-}
-
-// agentDrain has an agent run the n no-op jobs of a copy of the template.
-func (l *lab) agentDrain(ctx context.Context, queue template, n, slots int) (figures, error) {
-	return l.drain(ctx, queue, n, jobsLeft, func(url string) (time.Duration, error) {
-		begun := newTally(n)
-		return agentRuns(ctx, url, slots, begun, []string{noopService}, noop{jobs.HTTP, func(*jobs.Job) { begun.add() }})
-	})
 }
 
 // agentRuns measures an agent from its start to the end of its leaving, when
@@ -67,23 +57,6 @@ func agentRuns(ctx context.Context, url string, slots int, until *tally, service
 
 func (l *lab) bareDrain(ctx context.Context, queue template, n, slots int) (figures, error) {
 	return l.drain(ctx, queue, n, jobsLeft, func(url string) (time.Duration, error) { return drainBare(ctx, url, slots) })
-}
-
-func (l *lab) riverDrain(ctx context.Context, queue template, n, slots int) (figures, error) {
-	return l.drain(ctx, queue, n, riverLeft, func(url string) (time.Duration, error) {
-		begun := newTally(n)
-		start := time.Now()
-		r, err := startRiver(ctx, url, slots, riverDrain, func(int) { begun.add() })
-		if err != nil {
-			return 0, err
-		}
-		select {
-		case <-begun.all:
-		case <-ctx.Done():
-		}
-		err = r.stop(context.WithoutCancel(ctx))
-		return time.Since(start), err
-	})
 }
 
 // jobsLeft counts the no-op jobs that are not completed.
