@@ -46,7 +46,10 @@ func sit(ctx context.Context, db *database, name string, c contender) (*seat, er
 			backlog.add()
 			return
 		}
-		s.began <- time.Now()
+		select {
+		case s.began <- time.Now():
+		default: // a measurement that was broken off has left jobs
+		}
 	})
 	if err != nil {
 		return nil, err
