@@ -33,17 +33,23 @@ func bareConnections(slots int) int {
 	return 1
 }
 
-// bareLoops are the bare loop on as many connections as suit the slots.
+// bareLoops are the bare loop on as many connections as suit the slots. They plan as
+// an agent's do: what autovacuum finds of a table at rest or full of waiting jobs
+// would have them sort all that wait for each claim.
 type bareLoops struct {
 	slots int // of each
 	conns []*pgx.Conn
 }
 
 func connectBare(ctx context.Context, url string, slots int) (*bareLoops, error) {
+	config, err := pgx.ParseConfig(url)
+	if err != nil {
+		return nil, err
+	}
 	n := bareConnections(slots)
 	b := &bareLoops{slots: slots / n}
 	for range n {
-		conn, err := pgx.Connect(ctx, url)
+		conn, err := jobs.ConnectForExchanges(ctx, config, jobs.Patience{Network: time.Minute, Lock: time.Minute})
 		if err != nil {
 			b.close()
 			return nil, err
