@@ -76,18 +76,6 @@ func (b *bareLoops) drain(ctx context.Context, began func(identifier string)) er
 	return errors.Join(errs...)
 }
 
-// drainBare empties the queue and returns how long it took.
-func drainBare(ctx context.Context, url string, slots int) (time.Duration, error) {
-	start := time.Now()
-	b, err := connectBare(ctx, url, slots)
-	if err != nil {
-		return 0, err
-	}
-	defer b.close()
-	err = b.drain(ctx, func(string) {})
-	return time.Since(start), err
-}
-
 // bareLoop completes what it claimed and claims the next jobs in one pipelined
 // round trip, until none wait. A job starts when its claim is committed and
 // the client knows it.

@@ -51,7 +51,7 @@ func growth(ctx context.Context, l *lab) error {
 		if slots != drainSlots[0] {
 			then = nil
 		}
-		found, err := l.drains(ctx, "growth", slots, places(cases, slots), then)
+		found, err := l.drains(ctx, "growth", slots, l.sizes.growthJobs, places(cases, slots), then)
 		if err != nil {
 			return err
 		}

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/specql/specql-ops/runners"
 	"github.com/specql/specql-ops/runners/httpapi"
 )
 
@@ -71,10 +72,10 @@ func httpEntry(url string) string {
 		operations: [{ name: run, input_schema: {}, output_schema: {} }] }`, url)
 }
 
-// httpDrain measures the agent as agentDrain does. Each job must have been one
+// httpDrain has an agent drain a copy of the template. Each job must have been one
 // request.
 func (l *lab) httpDrain(ctx context.Context, queue template, s *service, n, slots int) (figures, error) {
-	return l.drain(ctx, queue, n, jobsLeft, func(url string) (time.Duration, error) {
+	return l.drain(ctx, queue, n, func(url string) (time.Duration, error) {
 		runner := httpapi.New(httpapi.Options{})
 		defer runner.Close()
 		calls := newTally(n)
@@ -84,6 +85,57 @@ func (l *lab) httpDrain(ctx context.Context, queue template, s *service, n, slot
 			err = fmt.Errorf("%d jobs made %d requests", n, made)
 		}
 		return took, err
+	})
+}
+
+// agentRuns measures an agent from its start to the end of its leaving, when
+// all that the tally counted is recorded. Start and leave are short beside a
+// drain.
+func agentRuns(ctx context.Context, url string, slots int, until *tally, services []string, with ...runners.Runner) (time.Duration, error) {
+	start := time.Now()
+	a, err := startAgent(ctx, url, slots, services, with...)
+	if err != nil {
+		return 0, err
+	}
+	if err := a.await(ctx, until.all); err != nil {
+		a.stop()
+		return 0, err
+	}
+	err = a.stop()
+	return time.Since(start), err
+}
+
+// bareDrain has the bare loop do it.
+func (l *lab) bareDrain(ctx context.Context, queue template, n, slots int) (figures, error) {
+	return l.drain(ctx, queue, n, func(url string) (time.Duration, error) {
+		start := time.Now()
+		b, err := connectBare(ctx, url, slots)
+		if err != nil {
+			return 0, err
+		}
+		defer b.close()
+		err = b.drain(ctx, func(string) {})
+		return time.Since(start), err
+	})
+}
+
+// jobsLeft counts the no-op jobs that are not completed.
+const jobsLeft = `SELECT count(*) FROM jobs.tb_job_run WHERE service_name = 'noop' AND status <> 'completed'`
+
+// drain has the n jobs of a copy of the template run, makes sure that none was
+// left, and returns the rate and what a job costs.
+func (l *lab) drain(ctx context.Context, queue template, n int, run func(url string) (time.Duration, error)) (figures, error) {
+	return l.onCopy(ctx, queue, func(db *database) (figures, error) {
+		var took time.Duration
+		found, err := l.spentOnJobs(n, func() (err error) {
+			took, err = run(db.url)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		found[rate] = float64(n) / took.Seconds()
+		return found, db.allCompleted(ctx, jobsLeft)
 	})
 }
 

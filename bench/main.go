@@ -52,15 +52,16 @@ var benchmarks = []benchmark{
 
 // sizes say how much is measured; the flags' texts tell more.
 type sizes struct {
-	rounds   int
-	jobs     int // of a turn's drain at 2000 slots
-	httpJobs int // of a drain through the http runner
-	singles  int // of a latency measurement
-	arrivals time.Duration
-	finished []int  // rows, for each grown table
-	ids      string // a key of idFrom
-	crowd    int    // waiting jobs that may not run
-	idle     time.Duration
+	rounds     int
+	jobs       int // of a drain at 2000 slots
+	httpJobs   int // of a drain through the http runner
+	singles    int // of a latency measurement
+	arrivals   time.Duration
+	finished   []int  // rows, for each grown table
+	ids        string // a key of idFrom
+	crowd      int    // waiting jobs that may not run
+	growthJobs int    // of a growth measurement's drain at 2000 slots
+	idle       time.Duration
 
 	migrateRows int           // of the table that is migrated
 	variants    string        // keys of variants
@@ -131,13 +132,14 @@ func parse(args []string) ([]benchmark, sizes, error) {
 	set := flag.NewFlagSet("bench", flag.ContinueOnError)
 	only := set.String("only", "", "measure only these, separated by commas")
 	set.IntVar(&s.rounds, "rounds", 3, "measurements of each side; the medians of their figures and of their ratios count")
-	set.IntVar(&s.jobs, "jobs", 40_000, fmt.Sprintf("jobs of a drain at 2000 slots, of which there are %d a round; half of them at 100 slots", turnsARound))
+	set.IntVar(&s.jobs, "jobs", 80_000, fmt.Sprintf("jobs of a drain at 2000 slots, of which there are %d a round; half of them at 100 slots", turnsARound))
 	set.IntVar(&s.httpJobs, "http-jobs", 150_000, "jobs of a drain through the http runner")
 	set.IntVar(&s.singles, "singles", 300, "single jobs of a latency measurement; a third of them for growth")
 	set.DurationVar(&s.arrivals, "arrivals", 5*time.Second, "how long jobs arrive steadily")
 	finished := set.String("finished", "100000,1000000", "finished rows of the grown tables, separated by commas")
 	set.StringVar(&s.ids, "ids", "default", "ids of the finished rows: random, as applications had them, or ordered by time, as new rows have them")
 	set.IntVar(&s.crowd, "crowd", 1_000_000, "waiting jobs that may not run")
+	set.IntVar(&s.growthJobs, "growth-jobs", 40_000, "the same of a growth measurement")
 	set.DurationVar(&s.idle, "idle", 30*time.Second, "how long an idle program is watched")
 	set.IntVar(&s.migrateRows, "migrate-rows", 5_000_000, "jobs of the table that is migrated")
 	set.StringVar(&s.variants, "variants", "early,newer", "the tables that the migration starts from")

@@ -98,12 +98,11 @@ func (l *lab) together(ctx context.Context, places []place, measure func(ctx con
 // turnsARound is how many turns the drains of a round take. A machine whose speed
 // changes within seconds, as one does that others share, is the same for all in a
 // turn of a second each, and not in drains of many.
-const turnsARound = 6
+const turnsARound = 4
 
-// drains has contenders of so many slots drain backlogs in turns, at places of their
-// own; and then is called before they leave.
-func (l *lab) drains(ctx context.Context, what string, slots int, places []place, then func(context.Context, []*seat) error) (found rounds, err error) {
-	n := l.sizes.jobs
+// drains has contenders of so many slots drain backlogs of n jobs in turns, half of
+// that with few slots, at places of their own; then is called before they leave.
+func (l *lab) drains(ctx context.Context, what string, slots, n int, places []place, then func(context.Context, []*seat) error) (found rounds, err error) {
 	if slots == drainSlots[0] {
 		n /= 2
 	}
@@ -121,6 +120,7 @@ func (l *lab) drains(ctx context.Context, what string, slots int, places []place
 // the other direction each time. The first turn is a warm-up.
 func (l *lab) drainsInTurn(ctx context.Context, what string, n int, seats []*seat) (rounds, error) {
 	all := make(rounds, l.sizes.rounds*turnsARound+1)
+	l.note("%s: %d turns of %d contenders with %s jobs each", what, len(all), len(seats), thousands(n))
 	for turn := range all {
 		all[turn] = map[string]figures{}
 		for i := range seats {
