@@ -64,7 +64,7 @@ check: ## formatting, vet, staticcheck, layers, scripts, systemd unit, alerts
 
 # A module of its own, so that the programs do not depend on what they are
 # measured beside. BENCH holds its flags, such as BENCH='-only latency'.
-bench: ## measure the queue beside floors and River; ten minutes
+bench: ## measure the queue beside floors and River; half an hour
 	go -C bench run . $(BENCH)
 
 bench-migrate: ## what an application notices of migrate-schema at 5,000,000 jobs; half an hour
