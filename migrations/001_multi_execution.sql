@@ -225,9 +225,11 @@ DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = 'jobs.tb_job_run'::regclass
                       AND tgname = 'tr_tb_job_run_fold_execution_type') THEN
+        -- The words as they should be are told from others without folding: every
+        -- insert and every claim writes one.
         CALL pg_temp.change_jobs($change$CREATE TRIGGER tr_tb_job_run_fold_execution_type
             BEFORE INSERT OR UPDATE OF execution_type ON jobs.tb_job_run FOR EACH ROW
-            WHEN (NEW.execution_type IS DISTINCT FROM lower(NEW.execution_type))
+            WHEN (NEW.execution_type NOT IN ('http', 'shell', 'docker', 'serverless'))
             EXECUTE FUNCTION jobs.fold_execution_type()$change$);
     END IF;
     IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = 'jobs.tb_job_run'::regclass
