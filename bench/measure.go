@@ -36,10 +36,7 @@ func (l *lab) interleave(ctx context.Context, what string, n int, sides []side) 
 	for round := range all {
 		all[round] = map[string]figures{}
 		for i := range sides {
-			s := sides[(round+i)%len(sides)]
-			if round%2 == 1 {
-				s = sides[(round+len(sides)-i)%len(sides)]
-			}
+			s := sides[inOrder(round, i, len(sides))]
 			runtime.GC() // nobody's garbage is another one's work
 			within, cancel := context.WithTimeout(ctx, longestMeasurement)
 			found, err := s.run(within)
@@ -52,6 +49,15 @@ func (l *lab) interleave(ctx context.Context, what string, n int, sides []side) 
 		}
 	}
 	return all, nil
+}
+
+// inOrder is which of n comes i-th in a round: another one first each time, and in
+// the other direction each time.
+func inOrder(round, i, n int) int {
+	if round%2 == 1 {
+		i = n - i
+	}
+	return (round + i) % n
 }
 
 // of returns the medians of a side's figures over the rounds.

@@ -124,10 +124,7 @@ func (l *lab) drainsInTurn(ctx context.Context, what string, n int, seats []*sea
 	for turn := range all {
 		all[turn] = map[string]figures{}
 		for i := range seats {
-			s := seats[(turn+i)%len(seats)]
-			if turn%2 == 1 {
-				s = seats[(turn+len(seats)-i)%len(seats)]
-			}
+			s := seats[inOrder(turn, i, len(seats))]
 			found, err := l.drained(ctx, s, n)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %s: %w", what, s.name, err)
