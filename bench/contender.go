@@ -139,7 +139,7 @@ func (l *lab) contend(ctx context.Context, contenders []contender,
 // emptyFor is the template of a contender's empty table.
 func (l *lab) emptyFor(ctx context.Context, c contender) (template, error) {
 	if c.river {
-		return l.riverTemplate(ctx)
+		return l.riverTemplate(ctx, 0)
 	}
 	return l.backlogTemplate(ctx, 0)
 }

@@ -16,7 +16,7 @@ func throughput(ctx context.Context, l *lab) error {
 	if err != nil {
 		return err
 	}
-	riverSmall, err := l.riverTemplate(ctx)
+	riverSmall, err := l.riverTemplate(ctx, fewFinished)
 	if err != nil {
 		return err
 	}
