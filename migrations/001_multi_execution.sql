@@ -299,7 +299,7 @@ CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_tb_job_run_idempotency
 -- lock: SHARE UPDATE EXCLUSIVE
 -- work: two scans
 CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_tb_job_run_created
-    ON jobs.tb_job_run USING brin (created_at);
+    ON jobs.tb_job_run USING brin (created_at timestamptz_minmax_multi_ops);
 
 -- step: build index idx_tb_job_run_type_failed (failures by type; only a failing job pays for it)
 -- lock: SHARE UPDATE EXCLUSIVE
@@ -503,10 +503,6 @@ DO $$
 DECLARE
     blocks constant integer := 256; -- of a batch
     share  constant integer := 4;   -- rows of a page in one transaction
-    -- Before 14 a range of blocks would mean a scan of the whole table.
-    page   constant text := CASE WHEN current_setting('server_version_num')::integer >= 140000
-        THEN 'ctid >= format(''(%s,0)'', $1)::tid AND ctid < format(''(%s,0)'', $1 + $2)::tid'
-        ELSE 'ctid = ANY (ARRAY(SELECT format(''(%s,%s)'', b, r)::tid FROM generate_series($1, $1 + $2 - 1) b, generate_series(1, 291) r))' END;
     due    constant text := 'duration_seconds IS NULL AND started_at IS NOT NULL
         AND status IN (''completed'', ''failed'', ''cancelled'') AND coalesce(completed_at, updated_at) IS NOT NULL';
     fill   constant text := 'UPDATE jobs.tb_job_run
@@ -514,7 +510,8 @@ DECLARE
                    CASE WHEN completed_at >= started_at THEN completed_at ELSE updated_at END - started_at))
          WHERE ctid = ANY (ARRAY(SELECT place FROM (
                SELECT ctid AS place, row_number() OVER (PARTITION BY (ctid::text::point)[0]) AS n
-                 FROM jobs.tb_job_run WHERE ' || page || ' AND ' || due || ') r WHERE n <= $3))';
+                 FROM jobs.tb_job_run WHERE ctid >= format(''(%s,0)'', $1)::tid AND ctid < format(''(%s,0)'', $1 + $2)::tid AND ' || due || ') r
+                WHERE n <= $3))';
     place  bigint;
     last   bigint;
     began  timestamptz;

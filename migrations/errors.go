@@ -8,9 +8,10 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// MinServer is the oldest PostgreSQL that the migrations run on: 13 brought
-// gen_random_uuid() into the server.
-const MinServer = 13
+// MinServer is the oldest PostgreSQL that the migrations run on: 14 brought block
+// ranges of several stretches, scans of a range of blocks, and sessions that end
+// with their program.
+const MinServer = 14
 
 // VersionError says that the server is older than MinServer.
 type VersionError struct {

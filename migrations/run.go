@@ -97,8 +97,7 @@ func (r *run) lock(ctx context.Context) error {
 // prepareSQL keeps a role's own limits from cutting a long step short, and has
 // the server notice within a second that this program was killed, so that the
 // next one need not wait for the end of what nobody hears any more.
-const prepareSQL = `SET statement_timeout = 0; SET lock_timeout = 0; SET specql.lock_tries = '1';
-SELECT set_config('client_connection_check_interval', '1s', false) FROM pg_settings WHERE name = 'client_connection_check_interval'`
+const prepareSQL = `SET statement_timeout = 0; SET lock_timeout = 0; SET specql.lock_tries = '1'; SET client_connection_check_interval = '1s'`
 
 // close records how it ended, lets go of the lock and gives the session its
 // own settings back.
@@ -117,8 +116,7 @@ func (r *run) close(ctx context.Context, failure error) {
 	}
 	for _, sql := range []string{
 		fmt.Sprintf("SELECT pg_advisory_unlock(%d) WHERE EXISTS (SELECT FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory')", lockKey),
-		"RESET statement_timeout; RESET lock_timeout; RESET client_min_messages; RESET specql.lock_tries",
-		"SELECT set_config('client_connection_check_interval', reset_val, false) FROM pg_settings WHERE name = 'client_connection_check_interval'",
+		"RESET statement_timeout; RESET lock_timeout; RESET client_min_messages; RESET specql.lock_tries; RESET client_connection_check_interval",
 	} {
 		if err := r.exec(ctx, sql); err != nil {
 			r.conn.Close(ctx) // rather than hand back a session that still holds the lock

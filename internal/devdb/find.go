@@ -20,9 +20,8 @@ import (
 // server programs. When it is set, no other place is searched.
 const EnvBin = "SPECQL_PG_BIN"
 
-// minMajor is the oldest PostgreSQL that will do: 13 brought DROP DATABASE …
-// WITH (FORCE), by which test databases go.
-const minMajor = 13
+// minMajor is the oldest PostgreSQL that will do, as for the migrations.
+const minMajor = 14
 
 // ErrNotFound is what a *NotFoundError is, for errors.Is.
 var ErrNotFound = errors.New("PostgreSQL's server programs were not found")

@@ -78,12 +78,12 @@ func TestFindFollowsLinksToTheInstallation(t *testing.T) {
 }
 
 func TestFindSaysWhatIsMissing(t *testing.T) {
-	old := fakeInstall(t, t.TempDir(), "12.22")
+	old := fakeInstall(t, t.TempDir(), "13.22")
 	empty := t.TempDir()
 	for _, c := range []struct{ name, chosen, path, says string }{
 		{"nothing", "", empty, "no PostgreSQL server programs"},
 		{"chosen folder is wrong", empty, old, EnvBin + "=" + empty},
-		{"too old", "", old, "version 12, older than 13"},
+		{"too old", "", old, "version 13, older than 14"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := find(t.Context(), c.chosen, c.path, nil)
