@@ -1,7 +1,6 @@
 package jobs
 
 import (
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -66,50 +65,6 @@ func ParseStatus(s string) (Status, error) {
 		}
 	}
 	return "", fmt.Errorf("unknown status %q: use pending, running, completed, failed or cancelled", s)
-}
-
-// ID is a job's uuid.
-type ID [16]byte
-
-// ParseID reads the usual 8-4-4-4-12 form, with or without dashes.
-func ParseID(s string) (ID, error) {
-	var id ID
-	b, err := hex.DecodeString(strings.ReplaceAll(strings.TrimSpace(s), "-", ""))
-	if err != nil || len(b) != len(id) {
-		return id, fmt.Errorf("%q is not a job id: a uuid is expected", s)
-	}
-	copy(id[:], b)
-	return id, nil
-}
-
-// String returns the lower-case 8-4-4-4-12 form.
-func (id ID) String() string {
-	var b [36]byte
-	hex.Encode(b[0:8], id[0:4])
-	hex.Encode(b[9:13], id[4:6])
-	hex.Encode(b[14:18], id[6:8])
-	hex.Encode(b[19:23], id[8:10])
-	hex.Encode(b[24:36], id[10:16])
-	b[8], b[13], b[18], b[23] = '-', '-', '-', '-'
-	return string(b[:])
-}
-
-// MarshalText makes an ID a JSON string.
-func (id ID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
-
-// UnmarshalText reads what MarshalText wrote.
-func (id *ID) UnmarshalText(b []byte) (err error) { *id, err = ParseID(string(b)); return err }
-
-// UUIDValue hands the id to pgx.
-func (id ID) UUIDValue() (pgtype.UUID, error) { return pgtype.UUID{Bytes: id, Valid: true}, nil }
-
-// ScanUUID takes the id from pgx.
-func (id *ID) ScanUUID(v pgtype.UUID) error {
-	if !v.Valid {
-		return fmt.Errorf("job id is null")
-	}
-	*id = v.Bytes
-	return nil
 }
 
 // Job is one claimed attempt: what a runner needs of the row. The row is

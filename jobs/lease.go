@@ -3,7 +3,6 @@ package jobs
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -43,19 +42,6 @@ const (
 	AgentDrained  = "drained"
 	AgentStopped  = "stopped"
 )
-
-// NewID returns a time-ordered uuid (version 7), which keeps indexes dense.
-func NewID() ID {
-	var id ID
-	rand.Read(id[:])
-	ms := time.Now().UnixMilli()
-	for i := range 6 {
-		id[i] = byte(ms >> (40 - 8*i))
-	}
-	id[6] = id[6]&0x0f | 0x70
-	id[8] = id[8]&0x3f | 0x80
-	return id
-}
 
 const registerSQL = `
 INSERT INTO jobs.tb_agent (id, name, host, pid, version, environment, execution_types, slots, isolation,

@@ -23,22 +23,12 @@ func Spans(ctx context.Context, db Querier, age time.Duration) (aged, foreign Sp
 	if err := db.QueryRow(ctx, `SELECT now()`).Scan(&now); err != nil {
 		return Span{}, Span{}, fmt.Errorf("retention: %w", err)
 	}
-	aged = Span{To: firstID(now.Add(-age))}
-	foreign = Span{From: firstID(now.Add(24 * time.Hour))} // clocks differ
+	aged = Span{To: FirstID(now.Add(-age))}
+	foreign = Span{From: FirstID(now.Add(24 * time.Hour))} // clocks differ
 	for i := range foreign.To {
 		foreign.To[i] = 0xff
 	}
 	return aged, foreign, nil
-}
-
-// firstID is before every time-ordered id made at t or later.
-func firstID(t time.Time) ID {
-	var id ID
-	ms := t.UnixMilli()
-	for i := range 6 {
-		id[i] = byte(ms >> (40 - 8*i))
-	}
-	return id
 }
 
 // A page is read along the primary key, whatever is in it; of it the finished

@@ -18,61 +18,60 @@ const MaxPage = 1000
 // CountCap bounds CountJobs.
 const CountCap = 100000
 
-// ErrNoJob says that no job has the id that was asked for.
-var ErrNoJob = errors.New("no such job")
-
-// Both queries take the filter as $1 to $8, a stretch of time as $9 (from) and
-// $10 (to), the cursor as $11 and $12, and the size as $13. Null means no
-// bound; $8 adds the dead ones of the failed jobs, or those that will be
-// retried.
-const olderSQL = `
-SELECT id, identifier, service_name, operation, execution_type, status, coalesce(attempts, 0), coalesce(max_attempts, 3),
-       created_at, started_at, completed_at, retry_at, duration_seconds, coalesce(error_message, ''), ''
-  FROM jobs.tb_job_run
- WHERE ($1::text[] IS NULL OR execution_type = ANY ($1))
+// The filter of every query here, $1 to $8. Null means no bound; $8 adds the
+// dead ones of the failed jobs, or those that will be retried.
+const filterSQL = `
+   AND ($1::text[] IS NULL OR execution_type = ANY ($1))
    AND ($2::text[] IS NULL OR status = ANY ($2)
         OR status = 'failed' AND (coalesce(attempts, 0) >= coalesce(max_attempts, 3)) = ANY ($8::bool[]))
    AND ($3::text[] IS NULL OR service_name = ANY ($3)) AND ($4::uuid[] IS NULL OR id = ANY ($4))
    AND ($5::text IS NULL OR strpos(lower(service_name), lower($5)) > 0 OR strpos(lower(operation), lower($5)) > 0
         OR strpos(lower(identifier), lower($5)) > 0)
-   AND ($6::timestamptz IS NULL OR created_at <= $6) AND ($7::timestamptz IS NULL OR created_at >= $7)
-   AND ($9::timestamptz IS NULL OR created_at >= $9) AND ($10::timestamptz IS NULL OR created_at < $10)
-   AND ($11::timestamptz IS NULL OR (created_at <= $11 AND (created_at, id) < ($11, $12::uuid)))
-   AND created_at IS NOT NULL
- ORDER BY created_at DESC, id DESC LIMIT $13`
+   AND ($6::timestamptz IS NULL OR created_at <= $6) AND ($7::timestamptz IS NULL OR created_at >= $7)`
 
-const newerSQL = `
+// A step takes a stretch of time as $9 (from) and $10 (to), the cursor as $11
+// and $12, and how many rows as $13.
+const (
+	stepSQL = `
 SELECT id, identifier, service_name, operation, execution_type, status, coalesce(attempts, 0), coalesce(max_attempts, 3),
        created_at, started_at, completed_at, retry_at, duration_seconds, coalesce(error_message, ''), ''
   FROM jobs.tb_job_run
- WHERE ($1::text[] IS NULL OR execution_type = ANY ($1))
-   AND ($2::text[] IS NULL OR status = ANY ($2)
-        OR status = 'failed' AND (coalesce(attempts, 0) >= coalesce(max_attempts, 3)) = ANY ($8::bool[]))
-   AND ($3::text[] IS NULL OR service_name = ANY ($3)) AND ($4::uuid[] IS NULL OR id = ANY ($4))
-   AND ($5::text IS NULL OR strpos(lower(service_name), lower($5)) > 0 OR strpos(lower(operation), lower($5)) > 0
-        OR strpos(lower(identifier), lower($5)) > 0)
-   AND ($6::timestamptz IS NULL OR created_at <= $6) AND ($7::timestamptz IS NULL OR created_at >= $7)
-   AND ($9::timestamptz IS NULL OR created_at >= $9) AND ($10::timestamptz IS NULL OR created_at < $10)
-   AND ($11::timestamptz IS NULL OR (created_at >= $11 AND (created_at, id) > ($11, $12::uuid)))
-   AND created_at IS NOT NULL
- ORDER BY created_at, id LIMIT $13`
+ WHERE created_at IS NOT NULL` + filterSQL + `
+   AND ($9::timestamptz IS NULL OR created_at >= $9) AND ($10::timestamptz IS NULL OR created_at < $10)`
+	olderSQL = stepSQL + beforeSQL + ` ORDER BY created_at DESC, id DESC LIMIT $13`
+	newerSQL = stepSQL + afterSQL + ` ORDER BY created_at, id LIMIT $13`
+
+	beforeSQL = ` AND ($11::timestamptz IS NULL OR created_at <= $11 AND (created_at, id) < ($11, $12::uuid))`
+	afterSQL  = ` AND ($11::timestamptz IS NULL OR created_at >= $11 AND (created_at, id) > ($11, $12::uuid))`
+)
+
+// As ids are mostly in the order of time, the jobs beside the cursor by id ($9
+// and $10, at most $14) tell how far a page reaches at most: to the last of as
+// many of them as it has rows ($13).
+const (
+	reachBackSQL = `
+SELECT created_at FROM (SELECT * FROM jobs.tb_job_run WHERE id >= $9 AND id < $10 ORDER BY id DESC LIMIT $14) beside
+ WHERE created_at IS NOT NULL` + filterSQL + beforeSQL + `
+ ORDER BY created_at DESC OFFSET $13 - 1 LIMIT 1`
+	reachOnSQL = `
+SELECT created_at FROM (SELECT * FROM jobs.tb_job_run WHERE id >= $9 AND id < $10 ORDER BY id LIMIT $14) beside
+ WHERE created_at IS NOT NULL` + filterSQL + afterSQL + `
+ ORDER BY created_at OFFSET $13 - 1 LIMIT 1`
+)
+
+// beside is how many jobs for each row of a page are looked at for its reach.
+const beside = 2
 
 const countSQL = `
-SELECT count(*) FROM (SELECT FROM jobs.tb_job_run
- WHERE ($1::text[] IS NULL OR execution_type = ANY ($1))
-   AND ($2::text[] IS NULL OR status = ANY ($2)
-        OR status = 'failed' AND (coalesce(attempts, 0) >= coalesce(max_attempts, 3)) = ANY ($8::bool[]))
-   AND ($3::text[] IS NULL OR service_name = ANY ($3)) AND ($4::uuid[] IS NULL OR id = ANY ($4))
-   AND ($5::text IS NULL OR strpos(lower(service_name), lower($5)) > 0 OR strpos(lower(operation), lower($5)) > 0
-        OR strpos(lower(identifier), lower($5)) > 0)
-   AND ($6::timestamptz IS NULL OR created_at <= $6) AND ($7::timestamptz IS NULL OR created_at >= $7)
- LIMIT $9) few`
+SELECT count(*) FROM (SELECT FROM jobs.tb_job_run WHERE true` + filterSQL + ` LIMIT $9) few`
 
 // stretches are how far the list looks in one step. created_at has a block
 // range index only, cheap for writers; a step reads the blocks of its stretch,
 // so that a page of the newest jobs costs the same however long the table is.
 var stretches = []time.Duration{10 * time.Second, time.Minute, 10 * time.Minute, time.Hour, 6 * time.Hour,
-	24 * time.Hour, 7 * 24 * time.Hour, 30 * 24 * time.Hour}
+	24 * time.Hour, 7 * 24 * time.Hour, longest}
+
+const longest = 30 * 24 * time.Hour
 
 // ListJobs returns the jobs that the filter selects, newest first, by keyset,
 // and says of those that wait why. A page shorter than its size is the last
@@ -121,16 +120,24 @@ type lister struct {
 	direct bool // by id: one step finds all
 }
 
-// older walks back in time from the cursor, or from the newest job.
+// older walks back in time from the cursor, or from the newest job. A step ends
+// where the page does, if that is nearer than its stretch.
 func (l lister) older(ctx context.Context, after Cursor, now time.Time) ([]JobRow, error) {
-	start := now
+	start, next := now, jobs.FirstID(now.Add(24*time.Hour)) // clocks differ
 	if after != (Cursor{}) {
-		start = after.CreatedAt
+		start, next = after.CreatedAt, after.inTime()
+	}
+	reach, err := l.reach(ctx, reachBackSQL, jobs.FirstID(start.Add(-longest)), next, after)
+	if err != nil {
+		return nil, err
 	}
 	var out []JobRow
 	var to *time.Time // the first step has no upper bound: clocks differ
 	for _, d := range l.steps() {
 		from := start.Add(-d)
+		if reach.After(from) && (to == nil || reach.Before(*to)) {
+			from = reach
+		}
 		if err := l.step(ctx, olderSQL, &from, to, after, &out); err != nil || len(out) == l.size {
 			return out, err
 		}
@@ -141,10 +148,17 @@ func (l lister) older(ctx context.Context, after Cursor, now time.Time) ([]JobRo
 
 // newer walks forward in time from the cursor; its rows are oldest first.
 func (l lister) newer(ctx context.Context, before Cursor) ([]JobRow, error) {
+	reach, err := l.reach(ctx, reachOnSQL, before.inTime(), jobs.FirstID(before.CreatedAt.Add(longest)), before)
+	if err != nil {
+		return nil, err
+	}
 	var out []JobRow
 	from := before.CreatedAt
 	for _, d := range l.steps() {
 		to := before.CreatedAt.Add(d)
+		if end := reach.Add(time.Microsecond); end.After(from) && end.Before(to) {
+			to = end // which is not in the step
+		}
 		if err := l.step(ctx, newerSQL, &from, &to, before, &out); err != nil || len(out) == l.size {
 			return out, err
 		}
@@ -172,21 +186,51 @@ func (l lister) steps() []time.Duration {
 	return stretches
 }
 
+// reach returns the created_at of the row with which a page ends at the latest;
+// zero: not known.
+func (l lister) reach(ctx context.Context, sql string, from, to jobs.ID, c Cursor) (t time.Time, err error) {
+	if l.direct {
+		return time.Time{}, nil
+	}
+	at, id := c.args()
+	args := append([]any{pgx.QueryExecModeCacheDescribe}, l.filter...)
+	err = l.db.QueryRow(ctx, sql, append(args, from, to, at, id, l.size, beside*l.size)...).Scan(&t)
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = nil
+	}
+	return t, err
+}
+
 // step appends what one stretch holds, up to the page's size.
 func (l lister) step(ctx context.Context, sql string, from, to *time.Time, c Cursor, out *[]JobRow) error {
-	var at *time.Time
-	if c != (Cursor{}) {
-		at = &c.CreatedAt
-	}
+	at, id := c.args()
 	// Planned for these very values: the filter's null parts vanish.
 	args := append([]any{pgx.QueryExecModeCacheDescribe}, l.filter...)
-	rows, err := l.db.Query(ctx, sql, append(args, from, to, at, c.ID, l.size-len(*out))...)
+	rows, err := l.db.Query(ctx, sql, append(args, from, to, at, id, l.size-len(*out))...)
 	if err != nil {
 		return err
 	}
 	more, err := pgx.CollectRows(rows, pgx.RowToStructByPos[JobRow])
 	*out = append(*out, more...)
 	return err
+}
+
+// args are the cursor as the queries take it; null: none.
+func (c Cursor) args() (*time.Time, jobs.ID) {
+	if c == (Cursor{}) {
+		return nil, c.ID
+	}
+	return &c.CreatedAt, c.ID
+}
+
+// inTime is where the row stands among the time-ordered ids: by its own id, or
+// by its created_at where the application supplied either.
+func (c Cursor) inTime() jobs.ID {
+	made, ok := c.ID.Time()
+	if ok && made.After(c.CreatedAt.Add(-time.Minute)) && made.Before(c.CreatedAt.Add(time.Hour)) {
+		return c.ID
+	}
+	return jobs.FirstID(c.CreatedAt)
 }
 
 // args are the filter as the queries' $1 to $8.
@@ -225,52 +269,4 @@ func CountJobs(ctx context.Context, db jobs.Querier, f Filter) (n int64, capped 
 	args := append([]any{pgx.QueryExecModeCacheDescribe}, f.args(now)...)
 	err = db.QueryRow(ctx, countSQL, append(args, CountCap+1)...).Scan(&n)
 	return min(n, CountCap), n > CountCap, Explain(err)
-}
-
-const jobSQL = `
-SELECT r.id, r.identifier, r.service_name, r.operation, r.execution_type, r.status, coalesce(r.attempts, 0),
-       coalesce(r.max_attempts, 3), coalesce(r.created_at, r.updated_at, 'epoch'), r.started_at, r.completed_at, r.retry_at,
-       r.duration_seconds, coalesce(r.error_message, ''), r.input_data, r.output_data, r.runner_config, r.resource_usage,
-       r.security_context, r.timeout_seconds, coalesce(r.tenant_id::text, ''), coalesce(r.triggered_by::text, ''),
-       coalesce(r.correlation_id, ''), coalesce(r.idempotency_key, ''), coalesce(r.entity_type, ''),
-       coalesce(r.entity_pk, ''), coalesce(r.updated_at, r.created_at, 'epoch'), coalesce(a.name, '')
-  FROM jobs.tb_job_run r LEFT JOIN jobs.tb_agent a ON a.id = r.agent_id
- WHERE r.id = $1`
-
-const historySQL = `
-SELECT t.attempt, coalesce(a.name, ''), t.started_at, t.finished_at, t.duration_seconds, t.error_message,
-       coalesce(t.violation, '')
-  FROM jobs.tb_job_attempt t LEFT JOIN jobs.tb_agent a ON a.id = t.agent_id
- WHERE t.job_id = $1 ORDER BY t.finished_at, t.attempt`
-
-// GetJob reads everything about one job. ErrNoJob says that there is none.
-func GetJob(ctx context.Context, db jobs.Querier, id jobs.ID) (JobDetail, error) {
-	d, err := getJob(ctx, db, id)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return d, fmt.Errorf("%w: %s: it may have been deleted by retention", ErrNoJob, id)
-	}
-	return d, Explain(err)
-}
-
-func getJob(ctx context.Context, db jobs.Querier, id jobs.ID) (JobDetail, error) {
-	var d JobDetail
-	err := db.QueryRow(ctx, jobSQL, id).Scan(&d.ID, &d.Identifier, &d.Service, &d.Operation, &d.Type, &d.Status,
-		&d.Attempts, &d.MaxAttempts, &d.CreatedAt, &d.StartedAt, &d.CompletedAt, &d.RetryAt, &d.DurationSeconds,
-		&d.Error, &d.Input, &d.Output, &d.RunnerConfig, &d.ResourceUsage, &d.SecurityContext, &d.TimeoutSeconds,
-		&d.TenantID, &d.TriggeredBy, &d.CorrelationID, &d.IdempotencyKey, &d.EntityType, &d.EntityPK, &d.UpdatedAt,
-		&d.Agent)
-	if err != nil {
-		return d, err
-	}
-	rows, err := db.Query(ctx, historySQL, id)
-	if err != nil {
-		return d, err
-	}
-	if d.History, err = pgx.CollectRows(rows, pgx.RowToStructByPos[AttemptRow]); err != nil {
-		return d, err
-	}
-	if d.Logs, err = JobLogs(ctx, db, id); err != nil {
-		return d, err
-	}
-	return d, explainWaits(ctx, db, []*JobRow{&d.JobRow})
 }

@@ -12,12 +12,17 @@ import (
 	"github.com/specql/specql-ops/jobs"
 )
 
+// idOfItsTime makes a time-ordered id for the instant at.
+const idOfItsTime = `(lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0') || '7' || substr(md5(random()::text), 1, 19))::uuid`
+
 func TestPagesHoldEveryJobOnceInBothDirections(t *testing.T) {
 	db := open(t)
-	// From seconds to months old, several at the same instant, one of the future.
-	exec(t, db, `INSERT INTO jobs.tb_job_run (identifier, service_name, operation, created_at)
-		SELECT 'j' || i, 's', 'op', now() + interval '2 s' - make_interval(secs => floor(i / 3) ^ 4)
-		  FROM generate_series(0, 199) i`)
+	// From seconds to months old, several at the same instant, one of the future;
+	// with ids of that time, of now, and of none.
+	exec(t, db, `INSERT INTO jobs.tb_job_run (id, identifier, service_name, operation, created_at)
+		SELECT CASE i / 4 % 3 WHEN 0 THEN gen_random_uuid() WHEN 1 THEN jobs.new_job_id() ELSE `+idOfItsTime+` END,
+		       'j' || i, 's', 'op', at
+		  FROM (SELECT i, now() + interval '2 s' - make_interval(secs => floor(i / 3) ^ 4) AS at FROM generate_series(0, 199) i) jobs`)
 	want := map[jobs.ID]bool{}
 	var down, up []JobRow
 	page := Page{Size: 7}
@@ -62,6 +67,53 @@ func TestPagesHoldEveryJobOnceInBothDirections(t *testing.T) {
 	for i := range up {
 		if up[i].ID != down[i].ID {
 			t.Fatalf("place %d: %s on the way back, %s before", i, up[i].Identifier, down[i].Identifier)
+		}
+	}
+}
+
+// A page of a burst must not cost what the burst holds.
+func TestAPageReadsLittleMoreThanItsRows(t *testing.T) {
+	db := open(t)
+	const quiet, burst = 20_000, 30_000 // in minutes, and in nine seconds
+	exec(t, db, `INSERT INTO jobs.tb_job_run (id, identifier, service_name, operation, status, created_at)
+		SELECT `+idOfItsTime+`,
+		       'j' || i, 's', 'op', 'completed', at
+		  FROM (SELECT i, now() - CASE WHEN i <= $2::int THEN i * interval '9 s' / $2 ELSE i * interval '1 min' END AS at
+		          FROM generate_series($1::int, 1, -1) i) jobs`, quiet+burst, burst)
+	exec(t, db, "VACUUM ANALYZE jobs.tb_job_run")
+	tx, err := db.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(t.Context())
+	fetched := func() (n int) {
+		t.Helper()
+		err := tx.QueryRow(t.Context(), `SELECT coalesce(sum(seq_tup_read + idx_tup_fetch), 0)
+			  FROM pg_stat_xact_user_tables WHERE relid = 'jobs.tb_job_run'::regclass`).Scan(&n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	var rows []JobRow
+	for _, c := range []struct {
+		name string
+		page func() Page
+	}{
+		{"the newest", func() Page { return Page{Size: 20} }},
+		{"those after them", func() Page { return Page{Size: 20, After: cursor(rows[19])} }},
+		{"on from its first second", func() Page {
+			at := rows[0].CreatedAt.Add(-8 * time.Second)
+			return Page{Size: 20, OldestFirst: true, After: Cursor{CreatedAt: at, ID: jobs.FirstID(at)}}
+		}},
+	} {
+		before := fetched()
+		if rows, err = ListJobs(t.Context(), tx, Filter{}, c.page()); err != nil || len(rows) != 20 {
+			t.Fatalf("%s: %d jobs, %v", c.name, len(rows), err)
+		}
+		// Two ranges of blocks hold 20,000 at most.
+		if n := fetched() - before; n >= 20_000 {
+			t.Errorf("%s: %d rows were read for 20", c.name, n)
 		}
 	}
 }
