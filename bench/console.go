@@ -34,9 +34,15 @@ func console(ctx context.Context, l *lab) error {
 	}
 	l.table.heading("Console: what its pages ask, with " + thousands(n) + " finished jobs")
 	reads := found.of("reads")
-	for _, name := range []string{"live page", "top line", "agents", "first page of jobs", "jobs of three days ago"} {
-		l.table.figure(name+", p50", reads[name+" "+p50], milliseconds, none)
-		l.table.figure(name+", p95", reads[name+" "+p95], milliseconds, atMost(0.005))
+	for _, q := range []struct {
+		name   string
+		wanted float64
+	}{
+		{"live page", 0.005}, {"top line", 0.005}, {"agents", 0.005}, // the figures
+		{"first page of jobs", 0.050}, {"jobs of three days ago", 0.050}, // at once, to a person's eye
+	} {
+		l.table.figure(q.name+", p50", reads[q.name+" "+p50], milliseconds, none)
+		l.table.figure(q.name+", p95", reads[q.name+" "+p95], milliseconds, atMost(q.wanted))
 	}
 	return nil
 }

@@ -32,6 +32,7 @@ func (s Switch) Claims() bool { return s.Enabled && s.StoppedAt == nil }
 type Querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+	SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults
 }
 
 // Beginner starts transactions: a connection or a pool.
@@ -51,6 +52,17 @@ func Switches(ctx context.Context, db Querier) ([]Switch, error) {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[Switch])
+}
+
+// AskSwitches adds the question of Switches to a batch, for answers to come.
+func AskSwitches(b *pgx.Batch, answer func(Switch)) {
+	b.Queue(switchesSQL).Query(func(rows pgx.Rows) error {
+		list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Switch])
+		for _, s := range list {
+			answer(s)
+		}
+		return err
+	})
 }
 
 // By says who changes something, for the audit log.

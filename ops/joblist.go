@@ -71,7 +71,10 @@ SELECT count(*) FROM (SELECT FROM jobs.tb_job_run WHERE true` + filterSQL + ` LI
 var stretches = []time.Duration{10 * time.Second, time.Minute, 10 * time.Minute, time.Hour, 6 * time.Hour,
 	24 * time.Hour, 7 * 24 * time.Hour, longest}
 
-const longest = 30 * 24 * time.Hour
+const (
+	near    = 6 * time.Hour // of stretches
+	longest = 30 * 24 * time.Hour
+)
 
 // ListJobs returns the jobs that the filter selects, newest first, by keyset,
 // and says of those that wait why. A page shorter than its size is the last
@@ -127,17 +130,14 @@ func (l lister) older(ctx context.Context, after Cursor, now time.Time) ([]JobRo
 	if after != (Cursor{}) {
 		start, next = after.CreatedAt, after.inTime()
 	}
-	reach, err := l.reach(ctx, reachBackSQL, jobs.FirstID(start.Add(-longest)), next, after)
+	reach, known, err := l.reach(ctx, reachBackSQL, jobs.FirstID(start.Add(-longest)), next, after)
 	if err != nil {
 		return nil, err
 	}
 	var out []JobRow
 	var to *time.Time // the first step has no upper bound: clocks differ
-	for _, d := range l.steps() {
+	for _, d := range l.steps(known, start.Sub(reach)) {
 		from := start.Add(-d)
-		if reach.After(from) && (to == nil || reach.Before(*to)) {
-			from = reach
-		}
 		if err := l.step(ctx, olderSQL, &from, to, after, &out); err != nil || len(out) == l.size {
 			return out, err
 		}
@@ -148,17 +148,15 @@ func (l lister) older(ctx context.Context, after Cursor, now time.Time) ([]JobRo
 
 // newer walks forward in time from the cursor; its rows are oldest first.
 func (l lister) newer(ctx context.Context, before Cursor) ([]JobRow, error) {
-	reach, err := l.reach(ctx, reachOnSQL, before.inTime(), jobs.FirstID(before.CreatedAt.Add(longest)), before)
+	reach, known, err := l.reach(ctx, reachOnSQL, before.inTime(), jobs.FirstID(before.CreatedAt.Add(longest)), before)
 	if err != nil {
 		return nil, err
 	}
 	var out []JobRow
 	from := before.CreatedAt
-	for _, d := range l.steps() {
+	// The end of a step is not in it.
+	for _, d := range l.steps(known, reach.Add(time.Microsecond).Sub(from)) {
 		to := before.CreatedAt.Add(d)
-		if end := reach.Add(time.Microsecond); end.After(from) && end.Before(to) {
-			to = end // which is not in the step
-		}
 		if err := l.step(ctx, newerSQL, &from, &to, before, &out); err != nil || len(out) == l.size {
 			return out, err
 		}
@@ -179,26 +177,36 @@ func (l lister) oldest(ctx context.Context, after Cursor) ([]JobRow, error) {
 	return l.newer(ctx, Cursor{CreatedAt: first.Add(-time.Microsecond)})
 }
 
-func (l lister) steps() []time.Duration {
+// steps are the stretches to look through, with one for the page's reach, if
+// that is known, in the place of shorter ones. A reach far away may be due to
+// jobs of the past that were queued lately; what is nearer is looked through.
+func (l lister) steps(known bool, reach time.Duration) []time.Duration {
 	if l.direct {
 		return nil
 	}
-	return stretches
+	if !known || reach <= 0 {
+		return stretches
+	}
+	i, _ := slices.BinarySearch(stretches, reach)
+	if reach > near {
+		return slices.Insert(slices.Clone(stretches), i, reach)
+	}
+	return append([]time.Duration{reach}, stretches[i:]...)
 }
 
-// reach returns the created_at of the row with which a page ends at the latest;
-// zero: not known.
-func (l lister) reach(ctx context.Context, sql string, from, to jobs.ID, c Cursor) (t time.Time, err error) {
+// reach returns the created_at of the row with which a page ends at the latest,
+// if it is known.
+func (l lister) reach(ctx context.Context, sql string, from, to jobs.ID, c Cursor) (t time.Time, known bool, err error) {
 	if l.direct {
-		return time.Time{}, nil
+		return time.Time{}, false, nil
 	}
 	at, id := c.args()
 	args := append([]any{pgx.QueryExecModeCacheDescribe}, l.filter...)
 	err = l.db.QueryRow(ctx, sql, append(args, from, to, at, id, l.size, beside*l.size)...).Scan(&t)
 	if errors.Is(err, pgx.ErrNoRows) {
-		err = nil
+		return t, false, nil
 	}
-	return t, err
+	return t, err == nil, err
 }
 
 // step appends what one stretch holds, up to the page's size.

@@ -81,48 +81,42 @@ func readQueue(ctx context.Context, db jobs.Beginner) (q queue, err error) {
 	if err != nil {
 		return q, err
 	}
-	defer tx.Rollback(context.WithoutCancel(ctx)) // takes the settings back
-	if _, err := tx.Exec(ctx, boundedSQL); err != nil {
-		return q, err
-	}
-	if q.lanes, err = lanes(ctx, tx); err != nil {
-		return q, err
-	}
-	q.running, err = runningByType(ctx, tx)
-	return q, err
+	defer tx.Rollback(context.WithoutCancel(ctx))
+	b := &pgx.Batch{}
+	q.ask(b)
+	return q, tx.SendBatch(ctx, b).Close()
 }
 
-func lanes(ctx context.Context, db jobs.Querier) ([]lane, error) {
-	rows, err := db.Query(ctx, lanesSQL, WaitingCap)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (l lane, err error) {
-		var oldest *float64
-		err = row.Scan(&l.Service, &l.Waiting, &l.Capped, &oldest, &l.Type, &l.Known, &l.Live, &l.Held, &l.Concurrency)
-		if oldest != nil {
-			l.Oldest = time.Duration(*oldest * float64(time.Second))
-		}
-		return l, err
+// ask adds the questions to a batch, as the last ones of their transaction: the
+// settings for them stay until its end.
+func (q *queue) ask(b *pgx.Batch) {
+	b.Queue(boundedSQL)
+	b.Queue(lanesSQL, WaitingCap).Query(func(rows pgx.Rows) (err error) {
+		q.lanes, err = pgx.CollectRows(rows, scanLane)
+		return err
 	})
+	b.Queue(runningSQL).Query(func(rows pgx.Rows) error {
+		q.running = map[jobs.ExecutionType]int64{}
+		var t jobs.ExecutionType
+		var n int64
+		_, err := pgx.ForEachRow(rows, []any{&t, &n}, func() error { q.running[t] = n; return nil })
+		return err
+	})
+}
+
+func scanLane(row pgx.CollectableRow) (l lane, err error) {
+	var oldest *float64
+	err = row.Scan(&l.Service, &l.Waiting, &l.Capped, &oldest, &l.Type, &l.Known, &l.Live, &l.Held, &l.Concurrency)
+	if oldest != nil {
+		l.Oldest = time.Duration(*oldest * float64(time.Second))
+	}
+	return l, err
 }
 
 // runningSQL reads the running rows alone, through idx_tb_job_run_retry: at
 // most as many as the agents have slots.
 const runningSQL = `
 SELECT execution_type, count(*) FROM jobs.tb_job_run WHERE status = 'running' GROUP BY execution_type`
-
-func runningByType(ctx context.Context, db jobs.Querier) (map[jobs.ExecutionType]int64, error) {
-	rows, err := db.Query(ctx, runningSQL)
-	if err != nil {
-		return nil, err
-	}
-	running := map[jobs.ExecutionType]int64{}
-	var t jobs.ExecutionType
-	var n int64
-	_, err = pgx.ForEachRow(rows, []any{&t, &n}, func() error { running[t] = n; return nil })
-	return running, err
-}
 
 // idleWait is how long a service's first job must have waited before it counts
 // as held for a reason that also the queue at work can look like.
@@ -142,39 +136,38 @@ const claimersSQL = `
 SELECT state = 'running', execution_types, greatest(slots - running, 0) FROM jobs.tb_agent
  WHERE lease_expires_at > now() AND state <> 'stopped'`
 
-func readHolders(ctx context.Context, db jobs.Querier) (holders, error) {
-	h := holders{switches: map[jobs.ExecutionType]jobs.Switch{},
-		free: map[jobs.ExecutionType]int{}, runs: map[jobs.ExecutionType]bool{}}
+func readHolders(ctx context.Context, db jobs.Querier) (h holders, err error) {
 	if err := db.QueryRow(ctx, `SELECT now()`).Scan(&h.now); err != nil {
 		return h, err
 	}
-	switches, err := jobs.Switches(ctx, db)
-	if err != nil {
-		return h, err
-	}
-	for _, s := range switches {
-		h.switches[s.Type] = s
-	}
-	rows, err := db.Query(ctx, claimersSQL)
-	if err != nil {
-		return h, err
-	}
-	var claims bool
-	var types []jobs.ExecutionType
-	var free int
-	_, err = pgx.ForEachRow(rows, []any{&claims, &types, &free}, func() error {
-		h.alive++
-		if !claims {
+	b := &pgx.Batch{}
+	h.ask(b)
+	return h, db.SendBatch(ctx, b).Close()
+}
+
+// ask adds the questions to a batch, but for the time.
+func (h *holders) ask(b *pgx.Batch) {
+	h.switches = map[jobs.ExecutionType]jobs.Switch{}
+	jobs.AskSwitches(b, func(s jobs.Switch) { h.switches[s.Type] = s })
+	b.Queue(claimersSQL).Query(func(rows pgx.Rows) error {
+		h.free, h.runs = map[jobs.ExecutionType]int{}, map[jobs.ExecutionType]bool{}
+		var claims bool
+		var types []jobs.ExecutionType
+		var free int
+		_, err := pgx.ForEachRow(rows, []any{&claims, &types, &free}, func() error {
+			h.alive++
+			if !claims {
+				return nil
+			}
+			h.agents++
+			for _, t := range types {
+				h.runs[t] = true
+				h.free[t] += free
+			}
 			return nil
-		}
-		h.agents++
-		for _, t := range types {
-			h.runs[t] = true
-			h.free[t] += free
-		}
-		return nil
+		})
+		return err
 	})
-	return h, err
 }
 
 // reason says why jobs of a lane wait, the first of which waits for the time

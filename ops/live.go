@@ -37,16 +37,16 @@ func getLive(ctx context.Context, db jobs.Beginner, window time.Duration) (Live,
 		return Live{}, err
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx))
-	h, err := readHolders(ctx, tx)
-	if err != nil {
+	var h holders
+	if err := tx.QueryRow(ctx, `SELECT now()`).Scan(&h.now); err != nil {
 		return Live{}, err
 	}
-	f := newFigures(h.now, window)
-	if err := f.read(ctx, tx); err != nil {
-		return Live{}, err
-	}
-	q, err := readQueue(ctx, tx)
-	if err != nil {
+	f, q := newFigures(h.now, window), queue{}
+	b := &pgx.Batch{}
+	h.ask(b)
+	f.ask(b)
+	q.ask(b)
+	if err := tx.SendBatch(ctx, b).Close(); err != nil {
 		return Live{}, err
 	}
 	live := Live{At: h.now, Services: f.topServices(), Held: h.held(q.lanes)}
@@ -117,31 +117,27 @@ SELECT execution_type, sum(completed + failed)::bigint
 // that the difference of two readings is nearly always what happened between.
 func totalSince(now time.Time) time.Time { return now.Add(-2 * time.Minute).Truncate(time.Hour) }
 
-func (f *figures) read(ctx context.Context, db jobs.Querier) error {
-	rows, err := db.Query(ctx, figuresSQL, f.first)
-	if err != nil {
+// ask adds the questions to a batch.
+func (f *figures) ask(b *pgx.Batch) {
+	b.Queue(figuresSQL, f.first).Query(func(rows pgx.Rows) error {
+		var m jobs.Metric
+		var hist []int64
+		_, err := pgx.ForEachRow(rows, []any{&m.Minute, &m.Type, &m.Service, &m.Operation, &m.Completed, &m.Failed,
+			&m.Violations, &m.CPUPercentSum, &m.CPUSamples, &m.MemoryMBSum, &m.MemorySamples, &m.MemoryMBPeak, &hist},
+			func() error { f.add(&m, hist); return nil })
 		return err
-	}
-	var m jobs.Metric
-	var hist []int64
-	_, err = pgx.ForEachRow(rows, []any{&m.Minute, &m.Type, &m.Service, &m.Operation, &m.Completed, &m.Failed,
-		&m.Violations, &m.CPUPercentSum, &m.CPUSamples, &m.MemoryMBSum, &m.MemorySamples, &m.MemoryMBPeak, &hist},
-		func() error { f.add(&m, hist); return nil })
-	if err != nil {
-		return err
-	}
-	if rows, err = db.Query(ctx, totalSQL, totalSince(f.now)); err != nil {
-		return err
-	}
-	var t jobs.ExecutionType
-	var n int64
-	_, err = pgx.ForEachRow(rows, []any{&t, &n}, func() error {
-		if c := f.types[t]; c != nil {
-			c.total = n
-		}
-		return nil
 	})
-	return err
+	b.Queue(totalSQL, totalSince(f.now)).Query(func(rows pgx.Rows) error {
+		var t jobs.ExecutionType
+		var n int64
+		_, err := pgx.ForEachRow(rows, []any{&t, &n}, func() error {
+			if c := f.types[t]; c != nil {
+				c.total = n
+			}
+			return nil
+		})
+		return err
+	})
 }
 
 func (f *figures) add(m *jobs.Metric, hist []int64) {

@@ -262,28 +262,28 @@ SELECT execution_type, count(*) FILTER (WHERE updated_at > $2::timestamptz - int
 
 func (f *walkFacts) readFigures(ctx context.Context, conn *pgx.Conn) error {
 	f.day, f.hour = newFigures(f.now, MaxWindow), newFigures(f.now, time.Hour)
-	if err := errors.Join(f.day.read(ctx, conn), f.hour.read(ctx, conn)); err != nil {
+	b := &pgx.Batch{}
+	f.day.ask(b)
+	f.hour.ask(b)
+	b.Queue(everSQL).Query(func(rows pgx.Rows) error {
+		var t jobs.ExecutionType
+		var n int64
+		_, err := pgx.ForEachRow(rows, []any{&t, &n}, func() error { f.ever[t] = totals{completed: n}; return nil })
 		return err
-	}
-	var t jobs.ExecutionType
-	var n int64
-	rows, err := conn.Query(ctx, everSQL)
-	if err != nil {
-		return err
-	}
-	if _, err = pgx.ForEachRow(rows, []any{&t, &n}, func() error { f.ever[t] = totals{completed: n}; return nil }); err != nil || f.since == nil {
-		return err
-	}
-	var d dead
-	if rows, err = conn.Query(ctx, deadSQL, *f.since, f.now); err != nil {
-		return err
-	}
-	_, err = pgx.ForEachRow(rows, []any{&t, &d.hour, &d.day, &d.sinceMigration}, func() error {
-		f.dead[t] = d
-		f.ever[t] = totals{f.ever[t].completed, d.sinceMigration}
-		return nil
 	})
-	return err
+	if f.since != nil {
+		b.Queue(deadSQL, *f.since, f.now).Query(func(rows pgx.Rows) error {
+			var t jobs.ExecutionType
+			var d dead
+			_, err := pgx.ForEachRow(rows, []any{&t, &d.hour, &d.day, &d.sinceMigration}, func() error {
+				f.dead[t] = d
+				f.ever[t] = totals{f.ever[t].completed, d.sinceMigration}
+				return nil
+			})
+			return err
+		})
+	}
+	return conn.SendBatch(ctx, b).Close()
 }
 
 const fellBackSQL = `
