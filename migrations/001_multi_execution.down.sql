@@ -62,7 +62,7 @@ BEGIN
 END $$;
 
 -- step: drop functions
-DROP FUNCTION IF EXISTS jobs.fold_execution_type(), jobs.set_job_duration();
+DROP FUNCTION IF EXISTS jobs.fold_execution_type(), jobs.set_job_duration(), jobs.add_job_duration();
 
 -- step: let index drops wait (nobody waits behind them)
 SET lock_timeout = 0;

@@ -218,6 +218,17 @@ BEGIN
         - NEW.started_at));
     RETURN NEW;
 END $$;
+-- As its owner: a writer may be allowed a few columns only.
+CREATE OR REPLACE FUNCTION jobs.add_job_duration() RETURNS trigger LANGUAGE plpgsql
+    SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    UPDATE jobs.tb_job_run
+       SET duration_seconds = greatest(0, extract(epoch FROM
+               CASE WHEN NEW.completed_at >= NEW.started_at THEN NEW.completed_at ELSE clock_timestamp() END
+               - NEW.started_at))
+     WHERE id = NEW.id;
+    RETURN NULL;
+END $$;
 
 -- step: create triggers
 -- lock: SHARE ROW EXCLUSIVE
@@ -225,10 +236,9 @@ DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = 'jobs.tb_job_run'::regclass
                       AND tgname = 'tr_tb_job_run_fold_execution_type') THEN
-        -- The words as they should be are told from others without folding: every
-        -- insert and every claim writes one.
+        -- The words as they should be are told from others without folding.
         CALL pg_temp.change_jobs($change$CREATE TRIGGER tr_tb_job_run_fold_execution_type
-            BEFORE INSERT OR UPDATE OF execution_type ON jobs.tb_job_run FOR EACH ROW
+            BEFORE INSERT ON jobs.tb_job_run FOR EACH ROW
             WHEN (NEW.execution_type NOT IN ('http', 'shell', 'docker', 'serverless'))
             EXECUTE FUNCTION jobs.fold_execution_type()$change$);
     END IF;
@@ -242,13 +252,16 @@ BEGIN
     END IF;
     IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = 'jobs.tb_job_run'::regclass
                       AND tgname = 'tr_tb_job_run_duration_update') THEN
-        -- A writer that gives duration_seconds itself pays nothing for this.
+        -- A writer that gives duration_seconds itself pays nothing for this; for
+        -- others the row is written once more, in its place. No trigger on the
+        -- table fires before an update: for that, whatever its condition, each row
+        -- would be locked first, with a record in the WAL.
         CALL pg_temp.change_jobs($change$CREATE TRIGGER tr_tb_job_run_duration_update
-            BEFORE UPDATE OF status ON jobs.tb_job_run FOR EACH ROW
+            AFTER UPDATE OF status ON jobs.tb_job_run FOR EACH ROW
             WHEN (NEW.status IN ('completed', 'failed', 'cancelled') AND OLD.status <> NEW.status
                   AND NEW.started_at IS NOT NULL
                   AND NEW.duration_seconds IS NOT DISTINCT FROM OLD.duration_seconds)
-            EXECUTE FUNCTION jobs.set_job_duration()$change$);
+            EXECUTE FUNCTION jobs.add_job_duration()$change$);
     END IF;
 END $$;
 

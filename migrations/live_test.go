@@ -22,11 +22,18 @@ func TestUpperCaseTypesAreFolded(t *testing.T) {
 	if got != "http" {
 		t.Errorf("execution_type %q", got)
 	}
-	if got = value[string](t, conn, "UPDATE jobs.tb_job_run SET execution_type = 'Docker' WHERE identifier = 'a' RETURNING execution_type"); got != "docker" {
+	got = value[string](t, conn, `INSERT INTO jobs.tb_job_run (identifier, service_name, operation, execution_type)
+		VALUES ('a', 'b', 'c', 'Docker') ON CONFLICT (identifier) DO UPDATE SET execution_type = EXCLUDED.execution_type RETURNING execution_type`)
+	if got != "docker" {
 		t.Errorf("execution_type %q", got)
 	}
-	if _, err := conn.Exec(t.Context(), "UPDATE jobs.tb_job_run SET execution_type = 'magic' WHERE identifier = 'a'"); err == nil {
-		t.Error("an unknown type was let in")
+	for _, sql := range []string{
+		"UPDATE jobs.tb_job_run SET execution_type = 'magic' WHERE identifier = 'a'",
+		"INSERT INTO jobs.tb_job_run (identifier, service_name, operation, execution_type) VALUES ('m', 'b', 'c', 'Magic')",
+	} {
+		if _, err := conn.Exec(t.Context(), sql); err == nil {
+			t.Errorf("an unknown type was let in: %s", sql)
+		}
 	}
 }
 
@@ -57,6 +64,35 @@ func TestDurationIsFilledWhoeverFinishesAJob(t *testing.T) {
 		if d := value[float64](t, conn, "SELECT coalesce(duration_seconds, -1) FROM jobs.tb_job_run WHERE id = $1", id); d < 5 || d > 60 {
 			t.Errorf("%s: duration %v s, want a little over 5", finish, d)
 		}
+	}
+}
+
+// Whoever may write the columns of an application alone can still end a job.
+func TestDurationIsFilledForAWriterOfAFewColumns(t *testing.T) {
+	url := httpOnly(t)
+	apply(t, url, Options{})
+	conn := connect(t, url)
+	role := "writer_" + conn.Config().Database[len(conn.Config().Database)-12:]
+	run1(t, conn, "CREATE ROLE "+role)
+	t.Cleanup(func() { dropRole(t, url, role) })
+	run1(t, conn, "GRANT USAGE ON SCHEMA jobs TO "+role)
+	run1(t, conn, "GRANT SELECT, UPDATE (status, completed_at) ON jobs.tb_job_run TO "+role)
+	run1(t, conn, "SET ROLE "+role)
+	run1(t, conn, `UPDATE jobs.tb_job_run SET status = 'completed', completed_at = started_at + interval '7 s' WHERE status = 'running'`)
+	if n := value[int](t, conn, "SELECT count(*)::int FROM jobs.tb_job_run WHERE duration_seconds = 7"); n != 10 {
+		t.Errorf("%d of 10 rows have their duration", n)
+	}
+}
+
+// A trigger before updates would have every claim and completion lock its row
+// and log that, whatever the trigger's condition.
+func TestNoTriggerFiresBeforeUpdates(t *testing.T) {
+	url := httpOnly(t)
+	apply(t, url, Options{})
+	names := value[[]string](t, connect(t, url), `SELECT coalesce(array_agg(tgname::text), '{}') FROM pg_trigger
+		WHERE tgrelid = 'jobs.tb_job_run'::regclass AND tgtype & 1 = 1 AND tgtype & 2 = 2 AND tgtype & 16 = 16`) // per row, before, update
+	if len(names) > 0 {
+		t.Errorf("%s fire before updates", names)
 	}
 }
 
