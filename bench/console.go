@@ -38,8 +38,8 @@ func console(ctx context.Context, l *lab) error {
 		name   string
 		wanted float64
 	}{
-		{"live page", 0.005}, {"top line", 0.005}, {"agents", 0.005}, // the figures
-		{"first page of jobs", 0.050}, {"jobs of three days ago", 0.050}, // at once, to a person's eye
+		{"live page", 0.005}, {"top line", 0.005}, {"agents", 0.005}, {"first page of jobs", 0.005},
+		{"jobs of three days ago", 0.050}, // at once, to a person's eye
 	} {
 		l.table.figure(q.name+", p50", reads[q.name+" "+p50], milliseconds, none)
 		l.table.figure(q.name+", p95", reads[q.name+" "+p95], milliseconds, atMost(q.wanted))

@@ -29,6 +29,7 @@ func TestUpperCaseTypesAreFolded(t *testing.T) {
 	}
 	for _, sql := range []string{
 		"UPDATE jobs.tb_job_run SET execution_type = 'magic' WHERE identifier = 'a'",
+		"UPDATE jobs.tb_job_run SET execution_type = 'HTTP' WHERE identifier = 'a'", // folded on insert alone
 		"INSERT INTO jobs.tb_job_run (identifier, service_name, operation, execution_type) VALUES ('m', 'b', 'c', 'Magic')",
 	} {
 		if _, err := conn.Exec(t.Context(), sql); err == nil {

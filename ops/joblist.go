@@ -72,7 +72,7 @@ var stretches = []time.Duration{10 * time.Second, time.Minute, 10 * time.Minute,
 	24 * time.Hour, 7 * 24 * time.Hour, longest}
 
 const (
-	near    = 6 * time.Hour // of stretches
+	near    = 6 * time.Hour // a reach within it is trusted, and shorter stretches left out
 	longest = 30 * 24 * time.Hour
 )
 
