@@ -418,6 +418,39 @@ func TestLanesWithGatesThatHadNoJobsWaitForAClaimAtOnce(t *testing.T) {
 	}
 }
 
+// TestALaneWhoseGatesAreClosedCallsNoLoopBesideAClaimAtOnce: there is nothing to ask
+// it, although it had jobs the last time. When the claim is over, a loop comes to
+// know when the lane opens, also if its only job was heard of with this claim.
+func TestALaneWhoseGatesAreClosedCallsNoLoopBesideAClaimAtOnce(t *testing.T) {
+	config := parse(t, "a:http", "b:http")
+	config.Services[1].SecurityPolicy.RateLimitPerMinute = 60
+	l := newLedger(10, 2, []jobs.ExecutionType{jobs.HTTP})
+	l.apply(config, nil)
+	now := time.Now()
+	ln := l.byName["b"]
+	ln.hot, ln.closed, ln.from = true, now.Add(time.Minute), jobs.Last
+	called := func() bool { return len(l.signal) > 0 }
+	for called() {
+		<-l.signal
+	}
+	l.woken = jobs.Last
+	req, ok := l.takeAtOnce(jobs.Place{Micros: 7}, now, false)
+	if !ok || called() {
+		t.Errorf("claimed at once: %t, a loop is called: %t", ok, called())
+	}
+	l.done(req, &jobs.Exchanged{}, now, 0)
+	l.land(req)
+	if !called() {
+		t.Error("no loop is called when the claim is over")
+	}
+	if next, again, ok := l.take(now); ok || again != time.Minute {
+		t.Errorf("to be asked again in %v, wanted %v: %t, %+v", again, time.Minute, ok, next)
+	}
+	if next, _, ok := l.take(now.Add(time.Minute)); !ok || len(next.exchange.Claim.Gated) != 1 {
+		t.Errorf("the open lane is not asked: %t, %+v", ok, next)
+	}
+}
+
 // TestAClaimUnderWayIsNoEnd: a ledger that claims no more is not finished while a
 // claim is under way, whoever made it: what that brings has to be run and recorded.
 func TestAClaimUnderWayIsNoEnd(t *testing.T) {

@@ -216,13 +216,13 @@ func (l *ledger) takeRoom(req *request, now time.Time) (again time.Duration) {
 		ln := lanes[(l.next+i)%len(lanes)]
 		switch {
 		case ln.from == jobs.Last || ln.room(l.free) <= 0:
-		case req.prompt && ln.gated():
-			if l.left = max(l.left, leftCold); ln.hot {
-				l.left = leftHot
-			}
 		case now.Before(ln.opens()):
 			if in := ln.opens().Sub(now); again == 0 || in < again {
 				again = in
+			}
+		case req.prompt && ln.gated():
+			if l.left = max(l.left, leftCold); ln.hot {
+				l.left = leftHot
 			}
 		case ln.hot:
 			hot = append(hot, ln)
