@@ -106,7 +106,7 @@ func (l *ledger) takeAtOnce(at jobs.Place, now time.Time, busy bool) (req *reque
 	return req, ok
 }
 
-// leaving is what a claim leaves of lanes with gates.
+// leaving is what a claim leaves of lanes with gates that may let something through.
 type leaving int
 
 const (
