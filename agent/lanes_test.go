@@ -390,19 +390,26 @@ func TestNewJobsAreClaimedAtOnce(t *testing.T) {
 	refuses("when the ledger is closed", false)
 }
 
+// besideGates is a ledger of a lane a without gates and a lane b with them, and
+// tells whether a loop has been called since.
+func besideGates(t *testing.T) (l *ledger, called func() bool) {
+	config := parse(t, "a:http", "b:http")
+	config.Services[1].SecurityPolicy.RateLimitPerMinute = 60
+	l = newLedger(10, 2, []jobs.ExecutionType{jobs.HTTP})
+	l.apply(config, nil)
+	called = func() bool { return len(l.signal) > 0 }
+	for called() {
+		<-l.signal
+	}
+	return l, called
+}
+
 // TestLanesWithGatesThatHadNoJobsWaitForAClaimAtOnce: no loop is called beside it for
 // them, but when it is over. For one that had jobs a loop is.
 func TestLanesWithGatesThatHadNoJobsWaitForAClaimAtOnce(t *testing.T) {
-	config := parse(t, "a:http", "b:http")
-	config.Services[1].SecurityPolicy.RateLimitPerMinute = 60
 	for _, hot := range []bool{false, true} {
-		l := newLedger(10, 2, []jobs.ExecutionType{jobs.HTTP})
-		l.apply(config, nil)
+		l, called := besideGates(t)
 		l.byName["b"].hot = hot
-		called := func() bool { return len(l.signal) > 0 }
-		for called() {
-			<-l.signal
-		}
 		req, ok := l.takeAtOnce(jobs.Place{Micros: 7}, time.Now(), false)
 		if !ok || called() != hot {
 			t.Errorf("had jobs: %t; claimed at once: %t, a loop is called: %t", hot, ok, called())
@@ -422,18 +429,11 @@ func TestLanesWithGatesThatHadNoJobsWaitForAClaimAtOnce(t *testing.T) {
 // it, although it had jobs the last time. When the claim is over, a loop comes to
 // know when the lane opens, also if its only job was heard of with this claim.
 func TestALaneWhoseGatesAreClosedCallsNoLoopBesideAClaimAtOnce(t *testing.T) {
-	config := parse(t, "a:http", "b:http")
-	config.Services[1].SecurityPolicy.RateLimitPerMinute = 60
-	l := newLedger(10, 2, []jobs.ExecutionType{jobs.HTTP})
-	l.apply(config, nil)
+	l, called := besideGates(t)
+	l.woken = jobs.Last // all is looked through
 	now := time.Now()
 	ln := l.byName["b"]
 	ln.hot, ln.closed, ln.from = true, now.Add(time.Minute), jobs.Last
-	called := func() bool { return len(l.signal) > 0 }
-	for called() {
-		<-l.signal
-	}
-	l.woken = jobs.Last
 	req, ok := l.takeAtOnce(jobs.Place{Micros: 7}, now, false)
 	if !ok || called() {
 		t.Errorf("claimed at once: %t, a loop is called: %t", ok, called())
