@@ -109,7 +109,12 @@ func told(act func(*story, []string) error) func(*testscript.TestScript, bool, [
 		if neg {
 			ts.Fatalf("the command cannot be negated")
 		}
-		ts.Check(act(ts.Value(storyKey{}).(*story), args))
+		s := ts.Value(storyKey{}).(*story)
+		err := act(s, args)
+		if err != nil {
+			s.explain(ts)
+		}
+		ts.Check(err)
 	}
 }
 

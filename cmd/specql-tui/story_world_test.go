@@ -3,21 +3,26 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/specql/specql-ops/agent"
 	"github.com/specql/specql-ops/internal/version"
@@ -90,7 +95,46 @@ func (s *shop) close() {
 type storyAgent struct {
 	agent *agent.Agent
 	link  *link
+	log   *journal
 	stop  func()
+}
+
+// journal keeps what an agent says, for a story that fails.
+type journal struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (j *journal) Write(p []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.Write(p)
+}
+
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.String()
+}
+
+// explain tells what the agents said and how the jobs stand, where a story fails.
+func (s *story) explain(ts *testscript.TestScript) {
+	for _, name := range slices.Sorted(maps.Keys(s.agents)) {
+		ts.Logf("agent %s:\n%s", name, s.agents[name].log)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	rows, err := s.db.Query(ctx, `SELECT format('%s %s as %s, %s after %s attempts %s', id, service_name, execution_type, status, attempts, error_message)
+		FROM jobs.tb_job_run ORDER BY created_at DESC LIMIT 20`)
+	var all []string
+	if err == nil {
+		all, err = pgx.CollectRows(rows, pgx.RowTo[string])
+	}
+	if err != nil {
+		ts.Logf("the jobs could not be read: %v", err)
+		return
+	}
+	ts.Logf("the newest jobs:\n%s", strings.Join(all, "\n"))
 }
 
 func (s *story) startAgent(args []string) (err error) {
@@ -122,7 +166,8 @@ func (s *story) startAgent(args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	a, err := agent.New(agent.Options{DatabaseURL: line.url(databaseURL), Name: args[0], Version: version.Short(), Config: config, Lease: 3 * time.Second,
+	log := &journal{}
+	a, err := agent.New(agent.Options{Log: slog.New(slog.NewTextHandler(log, nil)), DatabaseURL: line.url(databaseURL), Name: args[0], Version: version.Short(), Config: config, Lease: 3 * time.Second,
 		Drain: time.Second, RetryBase: 50 * time.Millisecond, Slots: 20, Isolation: programs.Host().Isolation,
 		Abilities: agent.Abilities{jobs.Shell: programs.Checks()}, Runners: []runners.Runner{web, programs}})
 	if err != nil {
@@ -131,7 +176,13 @@ func (s *story) startAgent(args []string) (err error) {
 	working, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go a.Follow(working, registry.NewWatcher(file, read, registry.WatchOptions{Loaded: config}))
-	go func() { ended <- a.Run(working) }()
+	go func() {
+		err := a.Run(working)
+		if err != nil {
+			fmt.Fprintf(log, "the agent ended: %v\n", err)
+		}
+		ended <- err
+	}()
 	stop := sync.OnceFunc(func() {
 		cancel()
 		a.Halt()
@@ -140,7 +191,7 @@ func (s *story) startAgent(args []string) (err error) {
 		programs.Close()
 		line.close()
 	})
-	s.agents[args[0]] = &storyAgent{a, line, stop}
+	s.agents[args[0]] = &storyAgent{a, line, log, stop}
 	s.release(stop)
 	return nil
 }
