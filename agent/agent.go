@@ -65,6 +65,7 @@ type Agent struct {
 	// The rest is keepLease's own.
 	polled    time.Time
 	drainFrom time.Time
+	doubted   registration
 	published *registry.Config
 	lanesSeen time.Time
 }
@@ -137,7 +138,7 @@ func (a *Agent) halted() bool {
 // finish for the drain time, hands back the rest and leaves. The error is nil
 // after an orderly stop, and says so when results could not be recorded within
 // a lease because the database is gone; a database that cannot be used at the start is an
-// error at once, one that is lost later is waited for.
+// error at once, one that is slow then, or is lost later, is waited for.
 func (a *Agent) Run(ctx context.Context) error {
 	first, err := a.connect(ctx, forUpkeep)
 	if err != nil {
@@ -149,7 +150,12 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	a.sweep()
 	a.ledger.become(jobs.NewID())
-	if err := a.register(ctx, first); err != nil {
+	switch err := a.register(ctx, first); {
+	case err == nil:
+	case ctx.Err() == nil && (jobs.Locked(err) || errors.Is(err, context.DeadlineExceeded)):
+		a.log.Warn("not registered yet: the database is slow, or somebody holds jobs.tb_agent locked; trying on", "error", err)
+		a.unregistered.Store(true)
+	default:
 		first.Close(context.WithoutCancel(ctx))
 		return err
 	}

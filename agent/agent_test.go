@@ -85,6 +85,10 @@ func (w *world) start(o Options) (a *Agent, stop func() error) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	return a, w.run(a)
+}
+
+func (w *world) run(a *Agent) (stop func() error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- a.Run(ctx) }()
@@ -98,7 +102,7 @@ func (w *world) start(o Options) (a *Agent, stop func() error) {
 		return <-ended
 	}
 	w.t.Cleanup(func() { a.Halt(); stop() })
-	return a, stop
+	return stop
 }
 
 func (w *world) enqueue(n int, service string) {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/specql/specql-ops/jobs"
 )
@@ -219,13 +220,26 @@ func (a *Agent) obeyCircuits(ctx context.Context, conn *pgx.Conn) error {
 func (a *Agent) register(ctx context.Context, conn *pgx.Conn) error {
 	ctx, cancel := context.WithTimeout(ctx, a.opt.Lease/3)
 	defer cancel()
-	asked := a.vitals.now()
-	if err := jobs.Register(ctx, conn, a.info(), a.opt.Lease); err != nil {
-		return err
+	info, asked, at := a.info(), a.vitals.now(), time.Now()
+	err := jobs.Register(ctx, conn, info, a.opt.Lease)
+	refused := (*pgconn.PgError)(nil)
+	switch {
+	case err == nil:
+		a.vitals.renew(asked)
+		a.unregistered.Store(false)
+	case errors.Is(err, jobs.ErrLeaseLost):
+		a.unregistered.Store(false) // it was registered
+	case !errors.As(err, &refused) && a.doubted.id != info.ID:
+		a.doubted = registration{info.ID, at}
 	}
-	a.vitals.renew(asked)
-	a.unregistered.Store(false)
-	return nil
+	return err
+}
+
+// registration is one whose answer was lost: it may have been carried out, and
+// jobs be claimed by it, from then on.
+type registration struct {
+	id jobs.ID
+	at time.Time
 }
 
 // reconnectFor reconnects. An incarnation whose lease runs out meanwhile is
@@ -233,7 +247,11 @@ func (a *Agent) register(ctx context.Context, conn *pgx.Conn) error {
 // may have arrived whose answer was lost. What was stopped must not be taken
 // for what was never started.
 func (a *Agent) reconnectFor(ctx context.Context, expiry time.Time, cause error) *pgx.Conn {
-	if !a.unregistered.Load() {
+	doubtful := a.doubted.id == a.ledger.incarnation()
+	if doubtful {
+		expiry = a.doubted.at.Add(a.opt.Lease)
+	}
+	if doubtful || !a.unregistered.Load() {
 		stop := time.AfterFunc(time.Until(expiry), func() {
 			a.loseLease("the agent's lease ran out without the database: stopped the running jobs")
 		})

@@ -1,9 +1,15 @@
 package agent
 
 import (
+	"bytes"
 	"context"
+	"log/slog"
+	"net"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/specql/specql-ops/jobs"
 	"github.com/specql/specql-ops/runners"
@@ -104,5 +110,82 @@ func TestAnOrderOutlivesTheLeaseOfTheAgentThatItWasGivenTo(t *testing.T) {
 		id := a.ledger.incarnation()
 		w.exec("UPDATE jobs.tb_agent SET wanted = $2, lease_expires_at = now() WHERE id = $1", id, wanted)
 		w.until("the agent is another incarnation, and "+wanted, func() bool { return a.ledger.incarnation() != id && w.state(a) == wanted })
+	}
+}
+
+// Whoever starts agents while somebody alters their table, or while the server is
+// slow, would else find none when that is over.
+func TestAnAgentThatCannotRegisterAtOnceTriesOn(t *testing.T) {
+	w := newWorld(t)
+	tx, err := w.pool.Begin(w.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(w.ctx)
+	if _, err := tx.Exec(w.ctx, "LOCK TABLE jobs.tb_agent IN SHARE MODE"); err != nil {
+		t.Fatal(err)
+	}
+	var log journal
+	a, _ := w.start(Options{Lease: time.Second, Log: log.logger(slog.LevelWarn), Config: parse(t, "a:http"), Runners: []runners.Runner{fake{jobs.HTTP, ok}}})
+	w.until("it says that it could not", func() bool { return len(log.lines("not registered yet")) > 0 })
+	w.enqueue(3, "a")
+	if err := tx.Rollback(w.ctx); err != nil {
+		t.Fatal(err)
+	}
+	w.until("it has registered, and runs the jobs", func() bool { return w.state(a) == jobs.AgentRunning && w.count("status = 'completed'") == 3 })
+}
+
+// deaf loses the answer to one registration, which is carried out.
+type deaf struct {
+	net.Conn
+	lost      *atomic.Bool
+	prepared  bool
+	swallowed bool
+}
+
+func (d *deaf) Write(p []byte) (int, error) {
+	d.swallowed = d.swallowed || d.prepared && d.lost.CompareAndSwap(false, true)
+	d.prepared = d.prepared || bytes.Contains(p, []byte("INSERT INTO jobs.tb_agent "))
+	return d.Conn.Write(p)
+}
+
+func (d *deaf) Read(p []byte) (n int, err error) {
+	n, err = d.Conn.Read(p)
+	for d.swallowed && err == nil {
+		n, err = d.Conn.Read(p)
+	}
+	return n, err
+}
+
+// The disk may hold up the commit of a registration for longer than the agent waits
+// for its answer. It has been registered then, and goes on as such.
+func TestARegistrationWhoseAnswerIsLostCounts(t *testing.T) {
+	w := newWorld(t)
+	var log journal
+	a, err := New(Options{DatabaseURL: w.url, Lease: 9 * time.Second, Log: log.logger(slog.LevelWarn), Config: parse(t, "a:http"), Runners: []runners.Runner{fake{jobs.HTTP, ok}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var first jobs.ID
+	var lost atomic.Bool
+	a.conn.AfterNetConnect = func(_ context.Context, _ *pgconn.Config, c net.Conn) (net.Conn, error) {
+		return &deaf{Conn: c, lost: &lost}, nil
+	}
+	w.run(a)
+	w.until("the answer is lost", func() bool { return len(log.lines("not registered yet")) > 0 })
+	w.scan(&first, "SELECT id FROM jobs.tb_agent")
+	w.enqueue(3, "a")
+	w.until("it runs the jobs", func() bool { return w.count("status = 'completed'") == 3 })
+	select {
+	case <-a.Registered():
+	case <-w.ctx.Done():
+		t.Fatal("it never knew that it was registered")
+	}
+	if is := a.ledger.incarnation(); is != first || !lost.Load() {
+		t.Errorf("the agent has become %s, and was %s when its answer was lost (%t)", is, first, lost.Load())
+	}
+	var n int
+	if w.scan(&n, "SELECT count(*) FROM jobs.tb_agent"); n != 1 {
+		t.Errorf("%d agents are registered, want 1", n)
 	}
 }

@@ -48,21 +48,28 @@ INSERT INTO jobs.tb_agent (id, name, host, pid, version, environment, execution_
        registry_hash, registry_error, state, wanted, reload_asked_at, lease_expires_at, abilities, cannot)
 SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, coalesce(b.wanted, $13), b.reload_asked_at,
        now() + make_interval(secs => $14), coalesce($15::text, '{}')::jsonb, $16::text::jsonb
-  FROM (SELECT) one LEFT JOIN jobs.tb_agent b ON b.id = $17`
+  FROM (SELECT) one LEFT JOIN jobs.tb_agent b ON b.id = $17
+ON CONFLICT (id) DO UPDATE SET heartbeat_at = now(), lease_expires_at = excluded.lease_expires_at
+ WHERE tb_agent.lease_expires_at > clock_timestamp()`
 
 // Register enters the agent; its lease runs from now for the time given. What
 // operators wanted of the incarnation before is wanted of this one, also where that
-// one did not come to obey: the heartbeat tells.
+// one did not come to obey: the heartbeat tells. It may be repeated where its
+// answer was lost; ErrLeaseLost says that it had been carried out, and that the
+// lease has run out since.
 func Register(ctx context.Context, conn *pgx.Conn, a AgentInfo, lease time.Duration) error {
 	types := make([]string, len(a.Types))
 	for i, t := range a.Types {
 		types[i] = string(t)
 	}
-	_, err := conn.Exec(ctx, registerSQL, a.ID, a.Name, a.Host, a.PID, a.Version, a.Environment, types, a.Slots,
+	tag, err := conn.Exec(ctx, registerSQL, a.ID, a.Name, a.Host, a.PID, a.Version, a.Environment, types, a.Slots,
 		a.Isolation, a.RegistryHash, a.RegistryError, cmp.Or(a.State, AgentRunning), cmp.Or(a.Wanted, AgentRunning), lease.Seconds(),
 		nullable(a.Abilities), reasons(a.Cannot), a.Before)
 	if err != nil {
 		return fmt.Errorf("register agent %s: %w", a.Name, err)
+	}
+	if tag.RowsAffected() == 0 {
+		return ErrLeaseLost
 	}
 	return nil
 }

@@ -75,3 +75,34 @@ func TestAHeartbeatThatIsCommittedLateKeepsItsJobs(t *testing.T) {
 		}
 	}
 }
+
+// Whoever has lost the answer to a registration repeats it: that renews the lease
+// while it runs, and revives nothing afterwards.
+func TestARepeatedRegistrationRenewsALeaseThatRuns(t *testing.T) {
+	conn := connect(t, devdbtest.New(t, migrationstest.Migrated))
+	info := jobs.AgentInfo{ID: jobs.NewID(), Name: "agent", State: jobs.AgentRunning, Slots: 1, Types: []jobs.ExecutionType{jobs.HTTP}}
+	left := func() (seconds float64) {
+		t.Helper()
+		if err := conn.QueryRow(t.Context(), "SELECT extract(epoch FROM lease_expires_at - clock_timestamp())::float8 FROM jobs.tb_agent WHERE id = $1", info.ID).Scan(&seconds); err != nil {
+			t.Fatal(err)
+		}
+		return seconds
+	}
+	for _, lease := range []time.Duration{time.Hour, 3 * time.Hour} {
+		if err := jobs.Register(t.Context(), conn, info, lease); err != nil {
+			t.Fatal(err)
+		}
+		if has := left(); has > lease.Seconds() || has < lease.Seconds()/2 {
+			t.Errorf("a registration for %s leaves %.0f s", lease, has)
+		}
+	}
+	if _, err := conn.Exec(t.Context(), "UPDATE jobs.tb_agent SET lease_expires_at = now() WHERE id = $1", info.ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := jobs.Register(t.Context(), conn, info, time.Hour); !errors.Is(err, jobs.ErrLeaseLost) {
+		t.Errorf("a registration repeated after its lease ended with %v, want %v", err, jobs.ErrLeaseLost)
+	}
+	if has := left(); has > 0 {
+		t.Errorf("the lease that had run out runs for %.0f s more", has)
+	}
+}
