@@ -107,6 +107,7 @@ type app struct {
 	w, h    int
 
 	term  screen // nil in tests of the model
+	waits bool   // for an answer, and draws the screen then
 	crash *crash
 }
 
@@ -176,7 +177,20 @@ func (a *app) Update(msg tea.Msg) (model tea.Model, cmd tea.Cmd) {
 	if a.crash != nil {
 		return a, tea.Quit
 	}
-	return a, guard(tea.Batch(a.take(msg), a.wake()))
+	cmd = guard(tea.Batch(a.take(msg), a.wake()))
+	a.waits = a.drawnLater(msg)
+	return a, cmd
+}
+
+// drawnLater tells whether the screen may stay as it is after a message: at rest,
+// while an answer is on its way that will have it drawn. Otherwise each look at a
+// database where nothing happens would draw the screen three times.
+func (a *app) drawnLater(msg tea.Msg) bool {
+	switch msg.(type) {
+	case tickMsg, parts.Read[ops.Overview], parts.Read[ops.Live]:
+		return a.env.Resting() && a.dialog == nil && (a.overview.Health().Busy || a.page().Health().Busy)
+	}
+	return false
 }
 
 // wake draws the screen again when a dialog that has just appeared takes keys:
@@ -305,7 +319,7 @@ func (a *app) View() (v tea.View) {
 			a.crashed(r)
 		}
 	}()
-	if a.term != nil && a.crash == nil {
+	if a.term != nil && a.crash == nil && !a.waits {
 		a.term.Show(a.draw(), a.w)
 	}
 	return v

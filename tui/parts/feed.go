@@ -107,11 +107,12 @@ type Health struct {
 	Good   time.Time
 	Err    error
 	Retry  time.Time // when it asks again after an error
+	Busy   bool      // a question is on its way
 }
 
 // Health tells how the feed stands.
 func (f *Feed[T]) Health() Health {
-	return Health{Loaded: !f.Good.IsZero(), Good: f.Good, Err: f.Err, Retry: f.due}
+	return Health{Loaded: !f.Good.IsZero(), Good: f.Good, Err: f.Err, Retry: f.due, Busy: f.busy}
 }
 
 // Missing is what stands where a page's figures would, until there are any.
