@@ -227,6 +227,7 @@ func (a *Agent) register(ctx context.Context, conn *pgx.Conn) error {
 	case err == nil:
 		a.vitals.renew(asked)
 		a.unregistered.Store(false)
+		a.doubted = registration{}
 	case errors.Is(err, jobs.ErrLeaseLost):
 		a.unregistered.Store(false) // it was registered
 	case !errors.As(err, &refused) && a.doubted.id != info.ID:

@@ -161,8 +161,9 @@ func (d *deaf) Read(p []byte) (n int, err error) {
 // for its answer. It has been registered then, and goes on as such.
 func TestARegistrationWhoseAnswerIsLostCounts(t *testing.T) {
 	w := newWorld(t)
+	const lease = 9 * time.Second
 	var log journal
-	a, err := New(Options{DatabaseURL: w.url, Lease: 9 * time.Second, Log: log.logger(slog.LevelWarn), Config: parse(t, "a:http"), Runners: []runners.Runner{fake{jobs.HTTP, ok}}})
+	a, err := New(Options{DatabaseURL: w.url, Lease: lease, Log: log.logger(slog.LevelWarn), Config: parse(t, "a:http"), Runners: []runners.Runner{fake{jobs.HTTP, ok}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,6 +172,7 @@ func TestARegistrationWhoseAnswerIsLostCounts(t *testing.T) {
 	a.conn.AfterNetConnect = func(_ context.Context, _ *pgconn.Config, c net.Conn) (net.Conn, error) {
 		return &deaf{Conn: c, lost: &lost}, nil
 	}
+	asked := time.Now()
 	w.run(a)
 	w.until("the answer is lost", func() bool { return len(log.lines("not registered yet")) > 0 })
 	w.scan(&first, "SELECT id FROM jobs.tb_agent")
@@ -183,6 +185,14 @@ func TestARegistrationWhoseAnswerIsLostCounts(t *testing.T) {
 	}
 	if is := a.ledger.incarnation(); is != first || !lost.Load() {
 		t.Errorf("the agent has become %s, and was %s when its answer was lost (%t)", is, first, lost.Load())
+	}
+	// The doubt is over: what is lost later counts from the last heartbeat.
+	time.Sleep(time.Until(asked.Add(lease)))
+	before := a.vitals.renewedAt()
+	w.exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'specql-agent %'")
+	w.until("a heartbeat on another connection", func() bool { return a.vitals.renewedAt().After(before) })
+	if is := a.ledger.incarnation(); is != first {
+		t.Errorf("the agent has become %s after its connections were lost, and was %s", is, first)
 	}
 	var n int
 	if w.scan(&n, "SELECT count(*) FROM jobs.tb_agent"); n != 1 {
