@@ -187,7 +187,7 @@ func TestARegistrationWhoseAnswerIsLostCounts(t *testing.T) {
 		t.Errorf("the agent has become %s, and was %s when its answer was lost (%t)", is, first, lost.Load())
 	}
 	// The doubt is over: what is lost later counts from the last heartbeat.
-	time.Sleep(time.Until(asked.Add(lease)))
+	w.until("a heartbeat later than the unanswered registration's lease", func() bool { return a.vitals.renewedAt().After(asked.Add(lease)) })
 	before := a.vitals.renewedAt()
 	w.exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'specql-agent %'")
 	w.until("a heartbeat on another connection", func() bool { return a.vitals.renewedAt().After(before) })
